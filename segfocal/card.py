@@ -1,0 +1,225 @@
+"""The model card: everything besides weights that prediction needs to know.
+
+The card travels inside the model's config as plain JSON, so that ``zipfile`` and ``json``
+alone can read it from a ``.keras`` file. It says which channels the model expects and what
+they were scaled with, which class index stands for which value in the user's label files,
+and the tile the model was trained for.
+
+*Class index* is a position in the network's output (0 .. num_classes - 1); *class value* is
+the integer in the user's label files. The card maps one to the other; files hold values.
+"""
+
+from __future__ import annotations
+
+import colorsys
+import json
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from segfocal.errors import ModelError
+
+__all__ = [
+    "CARD_FORMAT",
+    "IGNORE_INDEX",
+    "Card",
+    "Channel",
+    "LabelClass",
+    "Orientation",
+    "index_of_values",
+    "read_card",
+]
+
+CARD_FORMAT = 1
+"""Version of the card's layout; a reader refuses a newer one."""
+
+IGNORE_INDEX = -1
+"""Class index of pixels that take no part in losses and scores."""
+
+MAX_CLASS_VALUE = 65535
+
+Byte = Annotated[int, Field(ge=0, le=255)]
+Color = tuple[Byte, Byte, Byte]
+
+
+def _checked_orientation(codes: str) -> str:
+    axes = [next((axis for axis in ("RL", "AP", "SI") if code in axis), "") for code in codes]
+    if sorted(axes) != ["AP", "RL", "SI"]:
+        raise ValueError("expected three letters, one each of R/L, A/P and S/I, such as RAS")
+    return codes
+
+
+Orientation = Annotated[str, AfterValidator(_checked_orientation)]
+"""Axis codes of a volume, one letter per array axis, as nibabel writes them."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class LabelClass(_Strict):
+    """One class: its value in label files, its name and its colour (RGB, 0 to 255)."""
+
+    value: Annotated[int, Field(ge=0, le=MAX_CLASS_VALUE)]
+    name: Annotated[str, Field(min_length=1)]
+    color: Color
+
+
+class Channel(_Strict):
+    """One input channel: its name and the numbers it is standardised with.
+
+    ``mean`` and ``std`` are in the scan's units, measured on valid training pixels;
+    ``low`` and ``high`` are the 0.5 and 99.5 percentiles seen in training, for comparison
+    with a scan to predict.
+    """
+
+    name: Annotated[str, Field(min_length=1)]
+    mean: float = 0.0
+    std: Annotated[float, Field(gt=0)] = 1.0
+    low: float | None = None
+    high: float | None = None
+
+
+class Card(_Strict):
+    """Contract between a trained model and the scans it is run on.
+
+    Attributes:
+        format: Version of the card's layout.
+        segfocal: Version of segfocal that wrote it.
+        ndim: 2 for scenes, 3 for volumes.
+        channels: Input channels in the network's order.
+        named_channels: True when the names mean something and are matched against the
+            scan's own; False when channels are matched by position.
+        valid_when: ``"all"``: a pixel counts when all its channels are valid; ``"any"``:
+            when at least one is.
+        classes: One entry per class index.
+        tile: Side lengths in pixels that the model was trained on, or None.
+        resolution: Pixel size of the training data along each axis (CRS units or mm).
+        orientation: Axis codes of volumes (nibabel's), e.g. ``"RAS"``; None for scenes.
+    """
+
+    format: Literal[1] = 1
+    segfocal: str = ""
+    ndim: Literal[2, 3] = 2
+    channels: tuple[Channel, ...] = Field(min_length=1)
+    named_channels: bool = False
+    valid_when: Literal["all", "any"] = "all"
+    classes: tuple[LabelClass, ...] = Field(min_length=2)
+    tile: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    resolution: tuple[Annotated[float, Field(gt=0)], ...] | None = None
+    orientation: Orientation | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Card:
+        named: tuple[tuple[str, list[Any]], ...] = (
+            ("channel name", [channel.name for channel in self.channels]),
+            ("class value", [label.value for label in self.classes]),
+            ("class name", [label.name for label in self.classes]),
+        )
+        for what, items in named:
+            twice = [item for item in items if items.count(item) > 1]
+            if twice:
+                raise ValueError(f"{what} {twice[0]!r} stands twice; expected each once")
+        for what, sides in (("tile", self.tile), ("resolution", self.resolution)):
+            if sides is not None and len(sides) != self.ndim:
+                raise ValueError(f"{what} {sides} has {len(sides)} numbers; expected {self.ndim}")
+        return self
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, background included."""
+        return len(self.classes)
+
+    @property
+    def class_values(self) -> NDArray[np.int64]:
+        """Class values in the order of class indices, shape ``(num_classes,)``."""
+        return np.array([label.value for label in self.classes], dtype=np.int64)
+
+    @classmethod
+    def generic(cls, *, ndim: int, in_channels: int, num_classes: int) -> Card:
+        """Return the card of a model nobody has described yet.
+
+        Channels are matched by position, class values equal class indices and colours are
+        spread evenly over the hue circle.
+        """
+        return cls(
+            ndim=ndim,  # type: ignore[arg-type]
+            channels=tuple(Channel(name=f"channel_{i + 1}") for i in range(in_channels)),
+            classes=tuple(
+                LabelClass(value=i, name=f"class_{i}", color=spread_color(i, num_classes))
+                for i in range(num_classes)
+            ),
+            orientation="RAS" if ndim == 3 else None,
+        )
+
+    @classmethod
+    def from_json(cls, value: object, source: str = "card") -> Card:
+        """Validate a parsed JSON value.
+
+        Raises:
+            ModelError: The value is not a card, or one of a newer format.
+        """
+        if isinstance(value, dict) and value.get("format", CARD_FORMAT) != CARD_FORMAT:
+            raise ModelError(
+                f"{source}: card format {value.get('format')}; this segfocal reads format "
+                f"{CARD_FORMAT}: update segfocal to use this model"
+            )
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "card"
+            raise ModelError(f"{source}: card is unusable at {where}: {first['msg']}") from error
+
+
+def spread_color(index: int, count: int) -> Color:
+    """Return a colour for class ``index`` of ``count``: black first, then even hues."""
+    if index == 0:
+        return (0, 0, 0)
+    rgb = colorsys.hsv_to_rgb((index - 1) / max(count - 1, 1), 0.75, 0.95)
+    return (round(rgb[0] * 255), round(rgb[1] * 255), round(rgb[2] * 255))
+
+
+def index_of_values(labels: NDArray[np.generic], values: Sequence[int]) -> NDArray[np.int32]:
+    """Map class values to class indices; every other value becomes ``IGNORE_INDEX``.
+
+    Args:
+        labels: Integer (or integral float) array of class values, any shape.
+        values: Class values in the order of class indices.
+    """
+    known = np.asarray(values)
+    order = np.argsort(known)
+    place = np.clip(np.searchsorted(known[order], labels), 0, len(known) - 1)
+    found = known[order][place] == labels
+    return np.where(found, order[place], IGNORE_INDEX).astype(np.int32)
+
+
+def read_card(path: str | Path) -> Card:
+    """Read the card of a ``.keras`` file without Keras.
+
+    Raises:
+        ModelError: The file is missing, no Keras archive, or holds no card.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file; expected a model saved by segfocal (.keras)")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            config = json.loads(archive.read("config.json"))
+    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
+        raise ModelError(
+            f"{path}: not a Keras model archive ({error}); expected a .keras file saved by segfocal"
+        ) from error
+    inner = config.get("config") if isinstance(config, dict) else None
+    card = inner.get("card") if isinstance(inner, dict) else None
+    if card is None:
+        raise ModelError(
+            f"{path}: a Keras model without a segfocal card; expected a model made by "
+            "segfocal.FocalUNet or `segfocal train`"
+        )
+    return Card.from_json(card, str(path))

@@ -1,0 +1,49 @@
+"""The ``segfocal`` command. Each subcommand parses and prints; the work is done below."""
+
+from __future__ import annotations
+
+import click
+
+from segfocal.cli.demo import demo
+from segfocal.cli.evaluate import evaluate
+from segfocal.cli.info import info
+from segfocal.cli.predict import predict
+from segfocal.cli.stopping import catch_signals
+from segfocal.cli.train import train
+from segfocal.errors import SegfocalError
+from segfocal.version import __version__
+
+__all__ = ["main", "segfocal"]
+
+
+class _Group(click.Group):
+    """Turns segfocal's errors into one line and exit code 2."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except SegfocalError as error:
+            if ctx.params["debug"]:
+                raise
+            click.echo(f"segfocal: error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="segfocal")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def segfocal(debug: bool) -> None:
+    """Segment scans too large for memory: GeoTIFF scenes and NIfTI volumes.
+
+    Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage.
+    """
+
+
+for command in (demo, info, predict, train, evaluate):
+    segfocal.add_command(command)
+
+
+def main() -> None:
+    """Run the command line."""
+    catch_signals()
+    segfocal(prog_name="segfocal")

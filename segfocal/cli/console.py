@@ -1,0 +1,125 @@
+"""What commands share: progress on a terminal, and options that several take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from segfocal.cli.stopping import stop_if_asked
+
+__all__ = ["OVERWRITE", "PATH", "Sides", "progress_bar", "tiling_options"]
+
+PATH = click.Path(path_type=Path)
+
+OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing output.")
+
+Report = Callable[[str, int, int], None]
+
+
+class Sides(click.ParamType):
+    """One number for all axes, or one per axis: ``512`` or ``96,96,64``."""
+
+    name = "N[,N...]"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        if not isinstance(value, str):
+            return value
+        try:
+            sides = tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"{value!r} is no whole number or comma-separated list of them", param, ctx)
+        if any(side < 0 for side in sides):
+            self.fail(f"{value!r} has a negative number", param, ctx)
+        return sides[0] if len(sides) == 1 else sides
+
+
+def tiling_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of tiled inference to a command."""
+    for option in (
+        click.option(
+            "--batch-size",
+            type=click.IntRange(min=1),
+            default=4,
+            show_default=True,
+            help="Tiles per call of the network: more are faster and take more memory.",
+        ),
+        click.option(
+            "--blend",
+            type=click.Choice(["gaussian", "hann", "linear", "constant"]),
+            default="gaussian",
+            show_default=True,
+            help="Weights of overlapping tiles.",
+        ),
+        click.option(
+            "--halo",
+            type=Sides(),
+            default="0",
+            show_default=True,
+            help="Border of each tile that is computed and dropped, in pixels.",
+        ),
+        click.option(
+            "--overlap",
+            type=Sides(),
+            help="Pixels blended between neighbouring tiles. Default: a quarter of a tile, rounded "
+            "up to a multiple of the network's output_stride (32).",
+        ),
+        click.option(
+            "--tile",
+            type=Sides(),
+            help="Side of a tile in pixels, halo included. Default: as the model was trained.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def progress_bar(quiet: bool = False) -> Iterator[Report]:
+    """Yield a function ``(what, done, total)`` that draws bars on stderr.
+
+    A bar shows the share done, the rate and the time that remains. Off a terminal nothing is
+    drawn.
+    """
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            speed = task.finished_speed or task.speed
+            return Text("" if speed is None else f"{speed:.1f}/s", style="cyan")
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda what, done, total: stop_if_asked()
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Rate(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console) as bars:
+        tasks: dict[str, int] = {}
+
+        def report(what: str, done: int, total: int) -> None:
+            stop_if_asked()
+            if what not in tasks:
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+
+        yield report

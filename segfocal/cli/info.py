@@ -1,0 +1,41 @@
+"""``segfocal info``."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("path", type=str)
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+def info(path: str, as_json: bool) -> None:
+    """Say what PATH is: a scan, a model (.keras) or a dataset spec (.yaml)."""
+    from segfocal.inspection import inspect
+
+    found = inspect(path)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+        return
+    card = found.pop("card", None)
+    for key, value in {**found, **(card or {})}.items():
+        click.echo(f"{key + ':':18}{_line(value)}")
+
+
+def _line(value: Any) -> str:
+    """Return a value on one line: names rather than nested objects."""
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        return ", ".join(_short(item) for item in value)
+    if isinstance(value, list):
+        return ", ".join(str(item) for item in value)
+    if isinstance(value, dict):
+        return "; ".join(f"{key} {_line(item)}" for key, item in value.items())
+    return "-" if value is None else str(value)
+
+
+def _short(item: dict[str, Any]) -> str:
+    if "value" in item:
+        return f"{item['value']} {item['name']}"
+    return str(item.get("name") or item.get("id") or item.get("case"))

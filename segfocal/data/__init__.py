@@ -1,0 +1,1 @@
+"""Datasets: specs, plans, the regions and patches that they describe."""

@@ -1,0 +1,1 @@
+"""The inference engine: predictors, tiles read from scans, and the sweep that blends them."""

@@ -1,0 +1,220 @@
+"""Outputs that appear only when they are complete.
+
+A :class:`PendingOutput` is a hidden folder beside the destination. What is written there
+moves to its place by renaming, the main file last; a run that fails or is killed leaves the
+destination as it was. A lock file keeps two runs to the same destination apart.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from segfocal.errors import OutputError, OutputExistsError
+
+__all__ = ["PendingOutput", "writing"]
+
+_RASTER_SIDECARS = (".aux.xml", ".ovr", ".msk")
+
+
+@contextlib.contextmanager
+def writing(what: object, *kinds: type[BaseException]) -> Iterator[None]:
+    """Turn an ``OSError`` (or one of ``kinds``) of the block into an ``OutputError``."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except BaseException as error:
+        if not isinstance(error, (OSError, *kinds)):
+            raise
+        text = " ".join(str(error).split()) or type(error).__name__
+        raise OutputError(
+            f"{what}: writing failed ({text}); nothing was put there: check free space and "
+            "permissions and run again"
+        ) from error
+
+
+class PendingOutput:
+    """Context manager around one output file and its sidecars.
+
+    Entering checks the destination, takes the lock and makes the folder; leaving removes
+    both. ``commit`` moves the files that lie directly in the folder to the destination's
+    folder; what lies in its subfolders (``scratch``) is dropped.
+
+    Args:
+        destination: Path of the main file.
+        overwrite: Replace an existing file.
+
+    Attributes:
+        destination: Path of the main file once committed.
+        folder: The hidden folder, valid inside the ``with`` block.
+
+    Raises:
+        OutputExistsError: On entering: the destination exists and ``overwrite`` is False.
+        OutputError: On entering: the destination cannot be written, or another run is
+            writing it.
+    """
+
+    def __init__(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        self.destination = Path(destination)
+        self.overwrite = overwrite
+        self._lock_path = self.destination.with_name(f".{self.destination.name}.lock")
+        self._lock = FileLock(self._lock_path, timeout=0, thread_local=False)
+        self._folder: Path | None = None
+        self._deferred = contextlib.ExitStack()
+
+    @property
+    def folder(self) -> Path:
+        """The hidden folder.
+
+        Raises:
+            ValueError: Not inside the ``with`` block, or committed already.
+        """
+        if self._folder is None:
+            raise ValueError(f"{self.destination}: the pending output is not open")
+        return self._folder
+
+    @property
+    def main(self) -> Path:
+        """Where to write the main file."""
+        return self.folder / self.destination.name
+
+    def path(self, name: str) -> Path:
+        """Return where to write a sidecar that is to be called ``name``."""
+        return self.folder / name
+
+    def scratch(self, name: str) -> Path:
+        """Return where to write an intermediate file; it is never moved out."""
+        place = self.folder / "scratch"
+        place.mkdir(exist_ok=True)
+        return place / name
+
+    def defer(self, action: Callable[[], object]) -> None:
+        """Run an action before the folder is removed: closing a file that lies in it."""
+        self._deferred.callback(action)
+
+    def require_space(self, size: int) -> None:
+        """Raise ``OutputError`` unless about ``size`` bytes are free beside the destination."""
+        free = shutil.disk_usage(self.folder).free
+        if free < size:
+            raise OutputError(
+                f"{self.destination}: about {size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB "
+                "are free; free space or choose another folder"
+            )
+
+    def __enter__(self) -> Self:
+        parent = self.destination.parent
+        if not parent.is_dir():
+            raise OutputError(f"{self.destination}: folder {parent} does not exist; create it")
+        self._check_destination()
+        try:
+            self._lock.acquire()
+        except Timeout:
+            raise OutputError(
+                f"{self.destination}: another run is writing this file; wait for it or choose "
+                "another output"
+            ) from None
+        except (OSError, NotImplementedError) as error:
+            raise self._not_writable(error) from error
+        try:
+            self._remove_leftovers()
+            self._folder = Path(
+                tempfile.mkdtemp(prefix=f".{self.destination.name}.", suffix=".partial", dir=parent)
+            )
+        except OSError as error:
+            self._release()
+            raise self._not_writable(error) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._remove_folder()
+        finally:
+            self._release()
+
+    def commit(self) -> None:
+        """Move everything to its place: sidecars first, the main file last.
+
+        Raises:
+            OutputError: The main file was not written, or a file cannot be moved.
+        """
+        if not self.main.is_file():
+            raise OutputError(f"{self.destination}: nothing was written; nothing to commit")
+        self._deferred.close()
+        self._check_destination()
+        parent = self.destination.parent
+        files = sorted(path for path in self.folder.iterdir() if path.is_file())
+        sidecars = [path for path in files if path != self.main]
+        with writing(self.destination):
+            for path in files:
+                _sync(path)
+            for path in sidecars:
+                os.replace(path, parent / path.name)
+            # Readers would apply what an older output left there to the new one.
+            fresh = {path.name for path in sidecars}
+            for suffix in _RASTER_SIDECARS:
+                stale = self.destination.with_name(self.destination.name + suffix)
+                if stale.name not in fresh:
+                    stale.unlink(missing_ok=True)
+            os.replace(self.main, self.destination)
+        with contextlib.suppress(OSError):  # Windows cannot open folders
+            _sync(parent)
+        self._remove_folder()
+
+    def _check_destination(self) -> None:
+        if self.destination.is_dir():
+            raise OutputError(f"{self.destination}: is a folder; expected the path of a file")
+        if self.destination.exists() and not self.overwrite:
+            raise OutputExistsError(
+                f"{self.destination}: exists already; pass overwrite=True or --overwrite to "
+                "replace it"
+            )
+
+    def _not_writable(self, error: BaseException) -> OutputError:
+        return OutputError(
+            f"{self.destination}: folder {self.destination.parent} cannot be written ({error}); "
+            "check its permissions or choose another folder"
+        )
+
+    def _remove_leftovers(self) -> None:
+        """Remove the folders of killed runs to this destination: the lock is ours."""
+        hidden = glob.escape(str(self.destination.with_name(f".{self.destination.name}.")))
+        for folder in glob.glob(f"{hidden}{'[!.]' * 8}.partial"):
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _remove_folder(self) -> None:
+        self._deferred.close()
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _release(self) -> None:
+        # Removed while still held, so that nobody can be holding the file that goes.
+        with contextlib.suppress(OSError):
+            self._lock_path.unlink(missing_ok=True)
+        self._lock.release()
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            if os.name == "nt":
+                self._lock_path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,70 @@
+"""Keras metrics over the confusion matrix of everything seen since the last reset."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import KerasTensor, ops
+
+from segfocal.card import IGNORE_INDEX
+
+__all__ = ["MeanIoU"]
+
+
+@keras.saving.register_keras_serializable(package="segfocal")
+class MeanIoU(keras.metrics.Metric):
+    """Mean intersection over union of the classes that occur.
+
+    Counts are summed over batches before the division, as for one large image; Keras's own
+    ``MeanIoU`` wants class indices where this takes logits or probabilities.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_class: Class index of pixels that do not count.
+        name: Name of the metric.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_class: int = IGNORE_INDEX,
+        name: str = "mean_iou",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.ignore_class = ignore_class
+        self.matrix = self.add_variable(
+            shape=(num_classes, num_classes), initializer="zeros", name="matrix"
+        )
+
+    def update_state(
+        self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: object = None
+    ) -> None:
+        """Count a batch: class indices ``(batch, *space)``, scores ``(..., num_classes)``."""
+        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        guess = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
+        counted = truth != self.ignore_class
+        pairs = ops.where(counted, truth * self.num_classes + guess, 0)
+        # A sum over segments, not bincount: JAX cannot compile one whose length it must find.
+        counts = ops.segment_sum(
+            ops.cast(counted, "float32"), pairs, num_segments=self.num_classes**2
+        )
+        self.matrix.assign_add(
+            ops.cast(ops.reshape(counts, (self.num_classes, self.num_classes)), self.dtype)
+        )
+
+    def result(self) -> KerasTensor:
+        right = ops.diagonal(self.matrix)
+        union = ops.sum(self.matrix, axis=0) + ops.sum(self.matrix, axis=1) - right
+        present = ops.cast(union > 0, self.dtype)
+        iou = right / ops.maximum(union, 1.0)
+        return ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_class": self.ignore_class,
+        }

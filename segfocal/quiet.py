@@ -1,0 +1,52 @@
+"""Loading Keras and its backend without their start-up chatter.
+
+TensorFlow writes notices about processors, absent GPUs and logging itself to standard error
+while it is loaded, some of them whatever the log level. They are taken out; everything else
+that is written in that time, errors above all, is passed on.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import sys
+import tempfile
+
+__all__ = ["load_keras"]
+
+_CHATTER = re.compile(
+    rb"^(WARNING: All log messages before absl::InitializeLog"
+    rb"|[IW]\d{4} \d\d:\d\d:\d\d"
+    rb"|E\d{4} .*(failed call to cuInit|Unable to register cu\w+ factory)"
+    rb"|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d+: [IW] "
+    rb"|To enable the following instructions:)"
+)
+
+
+def load_keras() -> None:
+    """Import Keras with its backend, once, quietly."""
+    if "keras" in sys.modules:
+        return
+    # Filters what TensorFlow logs later on; errors stay. A value set by the user wins.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        sys.stderr.flush()
+        saved = os.dup(2)
+    except (AttributeError, OSError):  # no stderr to speak of, as under a GUI
+        importlib.import_module("keras")
+        return
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            keras = importlib.import_module("keras")
+            # The search for GPUs is the last to complain, at the first computation.
+            keras.ops.convert_to_tensor(0.0)
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
+            captured.seek(0)
+            for line in captured.read().splitlines(keepends=True):
+                if line.strip() and not _CHATTER.match(line):
+                    os.write(2, line)

@@ -1,0 +1,203 @@
+"""The command line, run as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from click.testing import CliRunner
+
+import segfocal as sf
+from segfocal.cli import segfocal as command
+from segfocal.demonstration import bundled_spec
+
+SAMPLES = Path(sf.__file__).parent / "samples"
+SCENE = SAMPLES / "north_carolina" / "landsat.tif"
+VOLUME = SAMPLES / "spine" / "ct.nii.gz"
+README = Path(__file__).resolve().parents[2] / "README.md"
+
+
+def invoke(*arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    spec = sf.load_spec(bundled_spec("nc_landcover.yaml"))
+    plan = sf.make_plan(spec, patch=(64, 64))
+    path = tmp_path_factory.mktemp("model") / "model.keras"
+    sf.save_model(sf.FocalUNet.from_plan(spec, plan), path)
+    return path
+
+
+@pytest.mark.parametrize("name", ["demo", "info", "predict", "train", "evaluate"])
+def test_every_command_explains_itself(name):
+    done = invoke(name, "--help")
+    assert done.exit_code == 0
+    assert done.output.startswith(f"Usage: segfocal {name}")
+    assert f"  {name}" in invoke("--help").output
+
+
+def test_predict_writes_labels_and_says_so(model, tmp_path):
+    done = invoke("predict", model, SCENE, "-o", tmp_path / "labels.tif", "--tile", "128,64")
+    assert done.exit_code == 0, done.output
+    assert re.search(r"labels\.tif: 443 x 489 pixels, \d+ tiles, [\d.]+ s\n$", done.stdout)
+    assert done.stderr == ""
+    as_json = invoke("predict", model, SCENE, "-o", tmp_path / "b.tif", "--json")
+    result = json.loads(as_json.stdout)
+    with rasterio.open(tmp_path / "b.tif") as labels:
+        counts = np.bincount(labels.read(1).ravel(), minlength=256)
+    assert result["class_pixels"] == counts[1:8].tolist()
+    assert result["invalid_pixels"] == counts[255]
+
+
+def test_evaluate_prints_a_row_per_class(model, tmp_path):
+    spec = bundled_spec("nc_landcover.yaml")
+    done = invoke("evaluate", model, spec, "-o", tmp_path / "a")
+    assert done.exit_code == 0, done.output
+    rows = done.stdout.splitlines()
+    assert [row.split()[0] for row in rows[1:9]] == [
+        "developed", "agriculture", "herbaceous", "shrubland", "forest", "water", "sediment",
+        "mean",
+    ]  # fmt: skip
+    scores = json.loads((tmp_path / "a" / "scores.json").read_text())
+    assert rows[6].split()[-1] == str(scores["classes"][5]["pixels"]) == "635"
+
+
+def test_train_then_predict(tmp_path):
+    done = invoke(
+        "train", bundled_spec("spine_ct.yaml"), "-o", tmp_path / "run", "--steps", "2",
+        "--patch", "32", "--batch-size", "1", "--json",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.stdout)
+    assert result["steps"] == 2
+    again = invoke("predict", result["model"], VOLUME, "-o", tmp_path / "labels.nii.gz")
+    assert again.exit_code == 0, again.output
+    assert "73 x 73 x 47 pixels" in again.stdout
+
+
+def test_info_describes_scans_models_and_specs(model):
+    scene = json.loads(invoke("info", SCENE, "--json").stdout)
+    assert (scene["kind"], scene["shape"]) == ("scene", [443, 489])
+    assert scene["channels"] == ["blue", "green", "red", "nir", "swir1"]
+    assert scene["transform"] == [28.5, 0.0, 630534.0, 0.0, -28.5, 228114.0]
+    volume = json.loads(invoke("info", VOLUME, "--json").stdout)
+    assert (volume["kind"], volume["shape"]) == ("volume", [73, 73, 47])
+    assert volume["file_orientation"] == "PIR"
+    card = json.loads(invoke("info", model, "--json").stdout)["card"]
+    assert [label["name"] for label in card["classes"]][5] == "water"
+    text = invoke("info", bundled_spec("spine_ct.yaml")).stdout
+    assert "0 other, 1 vertebral body, 2 posterior elements" in text
+
+
+def test_errors_are_one_line_with_exit_code_2(model, tmp_path):
+    out = tmp_path / "labels.tif"
+    existing = tmp_path / "there.tif"
+    existing.write_bytes(b"precious")
+    spec = tmp_path / "spec.yaml"
+    spec.write_text("name: x\nndim: 2\nchanels: [a]\n")
+    cases = [
+        (("predict", model, tmp_path / "no.tif", "-o", out), "no.tif"),
+        (("predict", model, VOLUME, "-o", out), "the model works on 2"),
+        (("predict", SCENE, SCENE, "-o", out), "expected a .keras file"),
+        (("predict", model, SCENE, "-o", existing), "--overwrite"),
+        (("predict", model, SCENE, "-o", out, "--tile", "50"), "no multiple"),
+        (("train", spec, "-o", tmp_path / "run"), "'channels'"),
+        (("evaluate", model, tmp_path / "no.yaml", "-o", tmp_path / "e"), "no.yaml"),
+        (("info", tmp_path / "no.nii.gz"), "no.nii.gz"),
+        (("info", tmp_path), "is a folder"),
+    ]
+    for arguments, expected in cases:
+        done = invoke(*arguments)
+        assert done.exit_code == 2, arguments
+        assert done.stderr.startswith("segfocal: error: ")
+        assert done.stderr.count("\n") == 1, done.stderr
+        assert expected in done.stderr, done.stderr
+        assert done.stdout == ""
+    assert existing.read_bytes() == b"precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["spec.yaml", "there.tif"]
+    assert isinstance(invoke("--debug", "info", tmp_path / "no.tif").exception, sf.SegfocalError)
+
+
+def test_wrong_usage_has_exit_code_2(model):
+    assert invoke("predict", model, SCENE).exit_code == 2
+    assert "no whole number" in invoke("predict", model, SCENE, "-o", "x", "--tile", "a").stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_leaves_nothing(number, model, tmp_path):
+    with rasterio.open(
+        tmp_path / "big.tif", "w", driver="GTiff", width=6000, height=6000, count=5,
+        dtype="uint8", tiled=True, compress="deflate", crs="EPSG:32119",
+        transform=rasterio.Affine(2, 0, 0, 0, -2, 0),
+    ) as out:  # fmt: skip
+        out.write(np.ones((5, 6000, 6000), np.uint8))
+    run = subprocess.Popen(
+        [sys.executable, "-m", "segfocal", "predict", model, tmp_path / "big.tif",
+         "-o", tmp_path / "labels.tif"],
+        stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob(".labels.tif*partial/*")) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    run.send_signal(number)
+    _, errors = run.communicate(timeout=60)
+    assert run.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert [path.name for path in tmp_path.iterdir()] == ["big.tif"]
+
+
+def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):
+    blocks = re.findall(r"```(\w+)\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    spec = next(body for kind, body in blocks if kind == "yaml")
+    code = [body for kind, body in blocks if kind == "python"]
+    monkeypatch.chdir(tmp_path)
+    Path("landcover.yaml").write_text(spec)
+    rng = np.random.default_rng(0)
+    profile = {
+        "driver": "GTiff",
+        "width": 200,
+        "height": 150,
+        "dtype": "uint8",
+        "crs": "EPSG:32633",
+        "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 5e6),
+    }
+    for name in ("north", "south", "scene"):
+        labels = np.kron(rng.integers(1, 3, (6, 8)), np.ones((25, 25))).astype(np.uint8)
+        with rasterio.open(f"{name}.tif", "w", count=4, photometric="minisblack", **profile) as out:
+            bands = [labels * 40 + rng.integers(0, 9, labels.shape)] * 4
+            out.write(np.stack(bands).astype(np.uint8))
+        with rasterio.open(f"{name}_labels.tif", "w", count=1, nodata=0, **profile) as out:
+            out.write(labels, 1)
+    names: dict = {}
+    exec(code[0].replace("steps=2000", "steps=30"), names)
+    exec(code[1], names)
+    with rasterio.open("labels.tif") as found, rasterio.open("scene_labels.tif") as truth:
+        assert (found.read(1) == truth.read(1)).mean() > 0.8
+    assert names["probabilities"].shape[-1] == 2
+
+
+@pytest.mark.slow
+def test_the_demo_beats_its_baselines(tmp_path):
+    done = invoke("demo", "-o", tmp_path / "demo", "--json")
+    assert done.exit_code == 0, done.output
+    for job in json.loads(done.stdout):
+        scores = job["held_out"]
+        for rival in ("single pixels", "majority class"):
+            for measure in ("accuracy", "mean_iou", "mean_dice"):
+                assert scores["segfocal"][measure] > scores[rival][measure], (job["name"], measure)
+        for kind in ("model", "labels", "overlay"):
+            assert Path(job[kind]).stat().st_size > 1000
+    again = invoke("demo", "-o", tmp_path / "demo")
+    assert again.exit_code == 2
+    assert "holds an earlier demo" in again.stderr

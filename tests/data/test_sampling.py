@@ -1,0 +1,364 @@
+"""Patches of real files: where they come from, what they hold, and that they can be repeated."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import rasterio
+from rasterio.transform import Affine
+
+from segfocal.card import IGNORE_INDEX, Card, Channel, LabelClass
+from segfocal.data.plan import Plan
+from segfocal.data.sampling import PatchSampler, blocks, open_regions
+from segfocal.data.spec import DatasetSpec
+from segfocal.errors import ChannelError, ScanError, ScanNotFoundError, SpecError
+from segfocal.types import full_window
+
+CODE = 1000
+"""A pixel of the test scans holds row * CODE + col, a voxel plane * CODE**2 + ... ."""
+
+
+def positions(shape: tuple[int, ...]) -> np.ndarray:
+    """An array whose values say where they stand."""
+    grid = np.indices(shape)
+    return sum(g * CODE ** (len(shape) - 1 - axis) for axis, g in enumerate(grid)).astype(float)
+
+
+def decoded(values: np.ndarray, ndim: int) -> list[np.ndarray]:
+    """Per axis the places that a patch shows, from its edges."""
+    whole = np.round(values[..., 0]).astype(int)
+    places = [whole // CODE ** (ndim - 1 - axis) % CODE for axis in range(ndim)]
+    lines = []
+    for axis, place in enumerate(places):
+        first = place.transpose(axis, *(a for a in range(ndim) if a != axis)).reshape(
+            place.shape[axis], -1
+        )
+        assert (first == first[:, :1]).all(), "the patch is sheared"
+        lines.append(first[:, 0])
+    return lines
+
+
+def write_scene(path: Path, *bands: np.ndarray, names: tuple[str, ...] = (), **options) -> None:
+    height, width = bands[0].shape
+    with rasterio.open(
+        path, "w", driver="GTiff", count=len(bands), height=height, width=width,
+        dtype=bands[0].dtype, transform=Affine(10, 0, 0, 0, -10, 0), crs="EPSG:32633", **options,
+    ) as out:  # fmt: skip
+        out.write(np.stack(bands))
+        if names:
+            out.descriptions = names
+
+
+def write_volume(path: Path, canonical: np.ndarray) -> None:
+    """Write an array in RAS order to a file in LPS order."""
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0])
+    nib.save(nib.Nifti1Image(np.ascontiguousarray(canonical[::-1, ::-1]), affine), path)
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    """Return a function that makes a spec over files a.tif (or .nii.gz) and labels.tif."""
+
+    def dataset(ndim: int = 2, values: tuple[int, ...] = (0, 1, 2), **changes) -> DatasetSpec:
+        suffix = ".tif" if ndim == 2 else ".nii.gz"
+        document = {
+            "name": "made",
+            "ndim": ndim,
+            "channels": ["place"],
+            "classes": [{"value": v, "name": f"c{v}", "color": [0, 0, 0]} for v in values],
+            "cases": [{"id": "a", "image": f"a{suffix}", "labels": f"labels{suffix}"}],
+            "splits": {"train": [{"case": "a"}]},
+            **changes,
+        }
+        return DatasetSpec.model_validate(document).located(tmp_path)
+
+    return dataset
+
+
+def made_plan(spec: DatasetSpec, patch: tuple[int, ...], **changes) -> Plan:
+    card = Card(
+        ndim=spec.ndim,
+        channels=tuple(Channel(name=name) for name in spec.channels),
+        classes=tuple(LabelClass(value=c.value, name=c.name, color=c.color) for c in spec.classes),
+    )
+    options = {"batch_size": 4, "class_share": 0.5, **changes}
+    return Plan(spec=spec.name, card=card, patch=patch, **options)
+
+
+def read_everything(spec: DatasetSpec, split: str = "train"):
+    with ExitStack() as stack:
+        (reader,) = open_regions(spec, split, stack)
+        return reader.read(full_window(reader.shape))
+
+
+@pytest.fixture
+def scene(tmp_path, dataset):
+    """A spec over a scene of 80 x 90 pixels that encode their place, in three classes."""
+    write_scene(tmp_path / "a.tif", positions((80, 90)).astype("float32"))
+    labels = np.random.default_rng(0).integers(0, 3, (80, 90)).astype("uint8")
+    write_scene(tmp_path / "labels.tif", labels)
+
+    def scene(**changes) -> tuple[DatasetSpec, np.ndarray]:
+        return dataset(**changes), labels
+
+    return scene
+
+
+@pytest.mark.parametrize("shape", [(7,), (10, 23), (5, 6, 7)])
+@pytest.mark.parametrize("side", [1, 4, 5, 100])
+def test_blocks_partition_a_window(shape, side):
+    window = tuple(slice(3 + i, 3 + i + length) for i, length in enumerate(shape))
+    hits = np.zeros([axis.stop + 2 for axis in window], int)
+    for block in blocks(window, side):
+        assert all(0 < axis.stop - axis.start <= side for axis in block)
+        hits[block] += 1
+    assert (hits[window] == 1).all()
+    assert hits.sum() == np.prod(shape)
+
+
+@pytest.mark.parametrize("class_share", [0.0, 0.5, 1.0])
+def test_patches_of_a_scene_lie_inside_their_region(scene, class_share):
+    spec, labels = scene(splits={"train": [{"case": "a", "rows": [11, 60], "cols": [30, 75]}]})
+    starts = set()
+    with PatchSampler(
+        spec, made_plan(spec, (32, 16), class_share=class_share), augment=False
+    ) as sampler:
+        for step in range(25):
+            values, valid, found = sampler.batch(step)
+            assert values.shape == (4, 32, 16, 1)
+            assert valid.all()
+            for patch, patch_labels in zip(values, found, strict=True):
+                rows, cols = decoded(patch, 2)
+                assert rows.tolist() == list(range(rows[0], rows[0] + 32))
+                assert cols.tolist() == list(range(cols[0], cols[0] + 16))
+                assert rows[0] >= 11
+                assert rows[-1] < 60
+                assert cols[0] >= 30
+                assert cols[-1] < 75
+                np.testing.assert_array_equal(patch_labels, labels[np.ix_(rows, cols)])
+                starts.add((int(rows[0]), int(cols[0])))
+    # The region is used up to its corners.
+    for axis, (low, high) in enumerate([(11, 28), (30, 59)]):
+        places = [start[axis] for start in starts]
+        assert (min(places), max(places)) == (low, high)
+
+
+def test_patches_of_a_volume_lie_inside_their_region_in_canonical_axes(tmp_path, dataset):
+    shape = (20, 24, 18)
+    write_volume(tmp_path / "a.nii.gz", positions(shape))
+    labels = np.random.default_rng(0).integers(0, 3, shape).astype("uint8")
+    write_volume(tmp_path / "labels.nii.gz", labels)
+    region = {"case": "a", "planes": [2, 12], "rows": [5, 17], "cols": [0, 9]}
+    spec = dataset(ndim=3, splits={"train": [region]})
+    with PatchSampler(spec, made_plan(spec, (8, 6, 4)), augment=False) as sampler:
+        for step in range(10):
+            values, _, found = sampler.batch(step)
+            for patch, patch_labels in zip(values, found, strict=True):
+                places = decoded(patch, 3)
+                for place, side, (low, high) in zip(
+                    places, (8, 6, 4), [(2, 12), (5, 17), (0, 9)], strict=True
+                ):
+                    assert place.tolist() == list(range(place[0], place[0] + side))
+                    assert low <= place[0]
+                    assert place[-1] < high
+                np.testing.assert_array_equal(patch_labels, labels[np.ix_(*places)])
+
+
+def test_a_region_smaller_than_the_patch_is_mirrored(scene):
+    spec, labels = scene(splits={"train": [{"case": "a", "rows": [11, 21], "cols": [30, 75]}]})
+    mirrored = np.pad(np.arange(11, 21), (0, 22), mode="reflect").tolist()
+    with PatchSampler(spec, made_plan(spec, (32, 32)), augment=False) as sampler:
+        for step in range(5):
+            values, valid, found = sampler.batch(step)
+            assert valid.all()
+            for patch, patch_labels in zip(values, found, strict=True):
+                rows, cols = decoded(patch, 2)
+                assert rows.tolist() == mirrored
+                assert cols.tolist() == list(range(cols[0], cols[0] + 32))
+                np.testing.assert_array_equal(patch_labels, labels[np.ix_(rows, cols)])
+
+
+def test_patches_come_from_all_regions_in_proportion_to_their_size(scene):
+    spec, _ = scene(
+        splits={
+            "train": [{"case": "a", "cols": [0, 60]}, {"case": "a", "cols": [70, 90]}],
+            "test": [{"case": "a", "cols": [60, 70]}],
+        }
+    )
+    right = 0
+    plan = made_plan(spec, (8, 8), class_share=0.0, batch_size=50)
+    with PatchSampler(spec, plan, augment=False) as sampler:
+        for step in range(4):
+            for patch in sampler.batch(step)[0]:
+                _, cols = decoded(patch, 2)
+                assert cols[-1] < 60 or cols[0] >= 70
+                right += cols[0] >= 70
+    assert 30 < right < 70  # 20 of 80 columns: about 50 of 200
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("class_share", [0.0, 1.0])
+def test_a_batch_follows_from_seed_and_step_alone(scene, augment, class_share):
+    spec, _ = scene()
+
+    def batch(step, seed=0, before=()):
+        plan = made_plan(spec, (16, 16), seed=seed, class_share=class_share)
+        with PatchSampler(spec, plan, augment=augment) as sampler:
+            for earlier in before:
+                sampler.batch(earlier)
+            return sampler.batch(step)
+
+    first = batch(7)
+    for again in (batch(7), batch(7, before=(0, 9, 7))):
+        for a, b in zip(first, again, strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], batch(8)[0])
+    assert not np.array_equal(first[0], batch(7, seed=1)[0])
+
+
+def test_augmentation_is_on_unless_switched_off(scene):
+    spec, _ = scene()
+    plan = made_plan(spec, (16, 16))
+    with PatchSampler(spec, plan) as changed, PatchSampler(spec, plan, augment=False) as plain:
+        whole = plain.batch(0)[0] % 1
+        assert (whole == 0).all()
+        assert (changed.batch(0)[0] % 1 != 0).any()
+
+
+@pytest.mark.parametrize(("share", "low", "high"), [(1.0, 35, 100), (0.0, 0, 10)])
+def test_rare_classes_are_drawn_as_often_as_frequent_ones(tmp_path, dataset, share, low, high):
+    labels = np.zeros((120, 120), "uint8")
+    labels[60, 70] = 2
+    write_scene(tmp_path / "a.tif", positions(labels.shape).astype("float32"))
+    write_scene(tmp_path / "labels.tif", labels)
+    spec = dataset()
+    plan = made_plan(spec, (16, 16), class_share=share, batch_size=100)
+    with PatchSampler(spec, plan, augment=False) as sampler:
+        labels_found = sampler.batch(0)[2]
+    with_rare = sum(2 in patch for patch in labels_found)
+    # Class 1 is absent: half of the patches are centred near the one pixel of class 2.
+    assert low <= with_rare <= high
+
+
+def test_a_patch_drawn_for_a_class_holds_the_pixel_it_was_drawn_for_at_a_corner(tmp_path, dataset):
+    labels = np.full((64, 64), 255, "uint8")
+    labels[0, 0] = labels[63, 63] = labels[0, 63] = 1
+    write_scene(tmp_path / "a.tif", positions(labels.shape).astype("float32"))
+    write_scene(tmp_path / "labels.tif", labels, nodata=255)
+    spec = dataset()
+    with PatchSampler(spec, made_plan(spec, (16, 16), class_share=1.0), augment=False) as sampler:
+        for step in range(5):
+            assert all((patch == 1).sum() == 1 for patch in sampler.batch(step)[2])
+
+
+def test_a_pixel_without_a_label_or_a_value_is_ignored(tmp_path, dataset):
+    image = np.ones((4, 5), "float32")
+    image[0, 0], image[0, 1] = -9999, np.nan
+    labels = np.array([[2, 2, 2, 2, 2], [0, 5, 9, 255, 2]] * 2, "uint8")
+    write_scene(tmp_path / "a.tif", image, nodata=-9999)
+    write_scene(tmp_path / "labels.tif", labels, nodata=255)
+    spec = dataset(values=(5, 2, 0), ignore_values=[9])
+    values, valid, index = read_everything(spec)
+    assert values.dtype == np.float32
+    assert valid.tolist() == [[False, False, True, True, True]] + [[True] * 5] * 3
+    assert index.tolist() == [
+        [IGNORE_INDEX, IGNORE_INDEX, 1, 1, 1],
+        [2, 0, IGNORE_INDEX, IGNORE_INDEX, 1],
+        [1, 1, 1, 1, 1],
+        [2, 0, IGNORE_INDEX, IGNORE_INDEX, 1],
+    ]
+
+
+def test_valid_when_any_uses_a_pixel_with_one_good_channel(tmp_path, dataset):
+    bands = np.array([[[1, -9, -9]], [[1, 1, -9]]], "float32")
+    write_scene(tmp_path / "a.tif", *bands, nodata=-9)
+    write_scene(tmp_path / "labels.tif", np.zeros((1, 3), "uint8"))
+    options = {"channels": ["x", "y"]}
+    assert read_everything(dataset(**options))[1].tolist() == [[True, False, False]]
+    _, valid, index = read_everything(dataset(**options, valid_when="any"))
+    assert valid.tolist() == [[True, True, False]]
+    assert index.tolist() == [[0, 0, IGNORE_INDEX]]
+
+
+def test_channels_come_in_the_order_of_the_spec(tmp_path, dataset):
+    names = ("blue", "green", "red")
+    bands = [np.full((3, 3), number, "uint8") for number in range(3)]
+    write_scene(tmp_path / "a.tif", *bands, names=names)
+    write_scene(tmp_path / "labels.tif", np.zeros((3, 3), "uint8"))
+    values, _, _ = read_everything(dataset(channels=["red", "blue"]))
+    assert values[1, 1].tolist() == [2, 0]
+    with pytest.raises(ChannelError, match=r"a\.tif: has channels blue, green, red.*nir is miss"):
+        read_everything(dataset(channels=["red", "nir"]))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_value_outside_the_class_table_is_named_with_its_file(tmp_path, dataset, ndim):
+    labels = np.zeros((4,) * ndim, "uint8")
+    labels[(1,) * ndim] = 77
+    write = write_scene if ndim == 2 else write_volume
+    suffix = ".tif" if ndim == 2 else ".nii.gz"
+    write(tmp_path / f"a{suffix}", labels.astype("float32"))
+    write(tmp_path / f"labels{suffix}", labels)
+    spec = dataset(ndim=ndim)
+    expected = r"labels\.\w+.*: holds label value 77; expected a class \(0, 1, 2\) or one of ignore"
+    with pytest.raises(SpecError, match=expected) as caught:
+        PatchSampler(spec, made_plan(spec, (4,) * ndim))
+    assert str(caught.value).startswith(str(tmp_path / f"labels{suffix}"))
+
+
+def test_a_value_outside_the_class_table_is_an_error_even_where_the_image_is_nodata(
+    tmp_path, dataset
+):
+    write_scene(tmp_path / "a.tif", np.zeros((3, 3), "uint8"), nodata=0)
+    write_scene(tmp_path / "labels.tif", np.full((3, 3), 8, "uint8"))
+    with pytest.raises(SpecError, match="label value 8"):
+        read_everything(dataset())
+
+
+def test_labels_of_another_shape_are_refused(tmp_path, dataset):
+    write_scene(tmp_path / "a.tif", np.zeros((5, 6), "uint8"))
+    write_scene(tmp_path / "labels.tif", np.zeros((6, 5), "uint8"))
+    with pytest.raises(ScanError, match=r"labels\.tif has shape \(6, 5\), .*a\.tif has \(5, 6\)"):
+        read_everything(dataset())
+
+
+def test_a_scene_in_a_spec_of_volumes_is_refused(tmp_path, dataset):
+    write_scene(tmp_path / "a.tif", np.zeros((5, 6), "uint8"))
+    write_scene(tmp_path / "labels.tif", np.zeros((5, 6), "uint8"))
+    cases = [{"id": "a", "image": "a.tif", "labels": "labels.tif"}]
+    with pytest.raises(SpecError, match=r"a\.tif: has 2 spatial axes; spec 'made' says ndim: 3"):
+        read_everything(dataset(ndim=3, cases=cases))
+
+
+def test_a_region_outside_the_scan_and_an_unknown_split_are_refused(scene):
+    spec, _ = scene(splits={"train": [{"case": "a", "rows": [0, 81]}]})
+    with pytest.raises(SpecError, match=r"rows \[0, 81\] is not inside the scan.* 80 rows"):
+        PatchSampler(spec, made_plan(spec, (8, 8)))
+    with pytest.raises(SpecError, match="no regions in split 'test'"):
+        PatchSampler(spec, made_plan(spec, (8, 8)), split="test")
+
+
+def test_a_missing_file_is_named(dataset, tmp_path):
+    spec = dataset()
+    with pytest.raises(ScanNotFoundError, match=str(tmp_path / "a.tif")):
+        PatchSampler(spec, made_plan(spec, (8, 8)))
+
+
+def test_a_split_without_labels_is_refused(tmp_path, dataset):
+    write_scene(tmp_path / "a.tif", np.zeros((5, 6), "uint8"))
+    write_scene(tmp_path / "labels.tif", np.full((5, 6), 255, "uint8"), nodata=255)
+    spec = dataset()
+    with pytest.raises(SpecError, match="split 'train' of 'made' has no labelled pixel"):
+        PatchSampler(spec, made_plan(spec, (4, 4)))
+
+
+def test_a_closed_sampler_reads_no_more(scene):
+    spec, _ = scene()
+    with PatchSampler(spec, made_plan(spec, (8, 8))) as sampler:
+        sampler.batch(0)
+    with pytest.raises(ValueError, match="read after the dataset was closed"):
+        sampler.batch(0)

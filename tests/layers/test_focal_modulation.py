@@ -1,0 +1,177 @@
+"""Focal modulation against an oracle written with loops, in float64."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import keras
+import numpy as np
+import pytest
+
+from segfocal.layers import FocalModulation
+from segfocal.layers.focal_modulation import focal_kernels
+
+erf = np.vectorize(math.erf)
+
+
+def gelu(x):
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+def depthwise(x, kernel):
+    """Same-size zero-padded depthwise correlation, one tap at a time."""
+    sides = kernel.shape[:-2]
+    out = np.zeros_like(x)
+    for tap in itertools.product(*(range(side) for side in sides)):
+        for place in np.ndindex(*x.shape[1:-1]):
+            source = tuple(p + t - side // 2 for p, t, side in zip(place, tap, sides, strict=True))
+            if all(0 <= s < n for s, n in zip(source, x.shape[1:-1], strict=True)):
+                out[(slice(None), *place)] += x[(slice(None), *source)] * kernel[tap][:, 0]
+    return out
+
+
+def oracle(layer, x, valid=None):
+    def dense(inputs, name):
+        part = getattr(layer, name)
+        return inputs @ np.float64(part.kernel) + np.float64(part.bias)
+
+    x = x.astype(np.float64)
+    query, start = dense(x, "query_projection"), dense(x, "context_projection")
+    gates = dense(x, "gate_projection")
+    if layer.gate_activation == "softmax":
+        gates = np.exp(gates) / np.exp(gates).sum(-1, keepdims=True)
+    context, gathered = start, 0
+    for level, focal in enumerate(layer.focal_layers):
+        kernel = np.float64(focal.kernel)
+        context = gelu(depthwise(context if layer.context == "chained" else start, kernel))
+        gathered = gathered + context * gates[..., level : level + 1]
+    if layer.global_context == "tile":
+        for sample in range(len(x)):
+            chosen = np.ones(x.shape[1:-1], bool) if valid is None else valid[sample, ..., 0] > 0
+            mean = context[sample][chosen].mean(0) if chosen.any() else 0 * context[sample, 0, 0]
+            gathered[sample] += gelu(mean) * gates[sample, ..., layer.focal_levels :]
+    if layer.normalize_modulator:
+        gathered = gathered / gates.shape[-1]
+    modulated = query * dense(gathered, "modulator_projection")
+    if layer.post_norm is not None:
+        centred = modulated - modulated.mean(-1, keepdims=True)
+        modulated = centred / np.sqrt(modulated.var(-1, keepdims=True) + 1e-5)
+        modulated = modulated * np.float64(layer.post_norm.gamma) + np.float64(layer.post_norm.beta)
+    return dense(modulated, "output_projection")
+
+
+def shaken(layer, shape, seed=0):
+    """Build a layer and give every weight, biases too, a random value."""
+    layer.build((None, *shape))
+    rng = np.random.default_rng(seed)
+    layer.set_weights([rng.normal(0, 0.5, w.shape).astype("float32") for w in layer.weights])
+    return layer
+
+
+@pytest.mark.parametrize("shape", [(7, 9, 4), (5, 4, 6, 3)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"focal_levels": 3},
+        {"focal_window": 5, "focal_factor": 4, "focal_levels": 1},
+        {"gate_activation": "softmax", "context": "parallel"},
+        {"context": "parallel"},
+        {"global_context": "none"},
+        {"normalize_modulator": True},
+        {"use_postln_in_modulation": True},
+        {"normalize_modulator": True, "global_context": "none", "gate_activation": "softmax"},
+    ],
+    ids=str,
+)
+def test_every_option_equals_the_oracle(shape, options):
+    layer = shaken(FocalModulation(ndim=len(shape) - 1, **options), shape)
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype("float32")
+    expected = oracle(layer, x)
+    np.testing.assert_allclose(
+        keras.ops.convert_to_numpy(layer(x)),
+        expected,
+        rtol=2e-4,
+        atol=2e-4 * np.abs(expected).max(),
+    )
+
+
+@pytest.mark.parametrize("window", [(1, 3, 5), (3, 3, 1)])
+def test_a_kernel_per_axis_equals_the_oracle(window):
+    layer = shaken(FocalModulation(ndim=3, focal_window=window), (4, 5, 6, 3))
+    x = np.random.default_rng(1).normal(size=(1, 4, 5, 6, 3)).astype("float32")
+    expected = oracle(layer, x)
+    np.testing.assert_allclose(layer(x), expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("shape", [(6, 5, 4), (4, 3, 5, 2)])
+def test_invalid_positions_do_not_enter_the_global_mean(shape):
+    layer = shaken(FocalModulation(ndim=len(shape) - 1), shape)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(3, *shape)).astype("float32")
+    valid = (rng.random((3, *shape[:-1], 1)) > 0.4).astype("float32")
+    valid[2] = 0
+    expected = oracle(layer, x, valid)
+    np.testing.assert_allclose(
+        layer(x, valid=valid), expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max()
+    )
+    assert np.abs(expected - oracle(layer, x)).max() > 1e-2, "the mask makes no difference here"
+
+
+def test_without_global_context_the_layer_is_local():
+    layer = shaken(FocalModulation(focal_levels=2, global_context="none"), (30, 30, 3))
+    x = np.random.default_rng(1).normal(size=(1, 30, 30, 3)).astype("float32")
+    changed = x.copy()
+    changed[0, 15, 15] += 1
+    rows, cols = np.nonzero(np.abs(np.asarray(layer(x)) - np.asarray(layer(changed)))[0].max(-1))
+    # Kernels 3 and 5 in a chain reach 1 + 2 pixels.
+    assert (rows.min(), rows.max(), cols.min(), cols.max()) == (12, 18, 12, 18)
+
+
+def test_kernels_grow_by_the_focal_factor_except_along_an_axis_of_one():
+    assert focal_kernels(3, 3, 2, 2) == [(3, 3), (5, 5), (7, 7)]
+    assert focal_kernels((1, 3, 5), 2, 4, 3) == [(1, 3, 5), (1, 7, 9)]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"focal_window": 4},
+        {"focal_window": (3, 3, 3)},
+        {"focal_levels": 0},
+        {"ndim": 1},
+        {"gate_activation": "sigmoid"},
+        {"context": "serial"},
+        {"global_context": "image"},
+    ],
+)
+def test_wrong_options_are_refused_by_name(wrong):
+    (name,) = wrong
+    with pytest.raises(ValueError, match=name):
+        FocalModulation(**wrong)
+
+
+def test_the_config_rebuilds_the_layer():
+    layer = FocalModulation(
+        focal_window=(1, 3, 5), focal_levels=3, focal_factor=4, ndim=3, gate_activation="softmax",
+        context="parallel", global_context="none", normalize_modulator=True,
+        use_postln_in_modulation=True, name="modulation",
+    )  # fmt: skip
+    again = FocalModulation.from_config(layer.get_config())
+    assert again.get_config() == layer.get_config()
+    assert again.kernels == layer.kernels
+
+
+def test_half_precision_stays_finite_and_close():
+    x = np.random.default_rng(1).normal(size=(1, 16, 16, 8)).astype("float32")
+    exact = shaken(FocalModulation(), (16, 16, 8))
+    valid = np.ones((1, 16, 16, 1), "float32")
+    for policy in ("mixed_float16", "mixed_bfloat16"):
+        half = FocalModulation(dtype=policy)
+        half.build((None, 16, 16, 8))
+        half.set_weights(exact.get_weights())
+        found = np.asarray(keras.ops.cast(half(x, valid=valid), "float32"))
+        expected = np.asarray(exact(x))
+        assert np.isfinite(found).all()
+        assert np.abs(found - expected).max() < 0.05 * np.abs(expected).max()
