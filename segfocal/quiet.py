@@ -13,7 +13,9 @@ import re
 import sys
 import tempfile
 
-__all__ = ["load_keras"]
+__all__ = ["error_stream", "load_keras"]
+
+_error_stream = 2
 
 _CHATTER = re.compile(
     rb"^(WARNING: All log messages before absl::InitializeLog"
@@ -24,8 +26,14 @@ _CHATTER = re.compile(
 )
 
 
+def error_stream() -> int:
+    """Return the file descriptor of the real standard error, while it is captured too."""
+    return _error_stream
+
+
 def load_keras() -> None:
     """Import Keras with its backend, once, quietly."""
+    global _error_stream
     if "keras" in sys.modules:
         return
     # Filters what TensorFlow logs later on; errors stay. A value set by the user wins.
@@ -37,6 +45,7 @@ def load_keras() -> None:
         importlib.import_module("keras")
         return
     with tempfile.TemporaryFile() as captured:
+        _error_stream = saved
         os.dup2(captured.fileno(), 2)
         try:
             keras = importlib.import_module("keras")
@@ -45,6 +54,7 @@ def load_keras() -> None:
         finally:
             sys.stderr.flush()
             os.dup2(saved, 2)
+            _error_stream = 2
             os.close(saved)
             captured.seek(0)
             for line in captured.read().splitlines(keepends=True):

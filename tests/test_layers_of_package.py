@@ -14,7 +14,7 @@ import segfocal
 PACKAGE = Path(segfocal.__file__).parent
 
 LAYERS = {
-    "0": ["errors", "types", "version", "quiet"],
+    "0": ["errors", "types", "version", "quiet", "unfinished"],
     "1": ["tiling", "blending", "card", "confusion", "presets"],
     "2a": ["io"],
     "2b": ["layers", "models", "losses", "metrics"],

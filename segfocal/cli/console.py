@@ -8,8 +8,6 @@ from pathlib import Path
 
 import click
 
-from segfocal.cli.stopping import stop_if_asked
-
 __all__ = ["OVERWRITE", "PATH", "Sides", "progress_bar", "tiling_options"]
 
 PATH = click.Path(path_type=Path)
@@ -104,7 +102,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Report]:
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda what, done, total: stop_if_asked()
+        yield lambda what, done, total: None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -117,7 +115,6 @@ def progress_bar(quiet: bool = False) -> Iterator[Report]:
         tasks: dict[str, int] = {}
 
         def report(what: str, done: int, total: int) -> None:
-            stop_if_asked()
             if what not in tasks:
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]

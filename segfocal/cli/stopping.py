@@ -1,41 +1,40 @@
 """Ctrl-C and SIGTERM: stop at once, on the way out remove what is unfinished.
 
-A signal becomes an exception in the main thread. While a library is being imported or runs
-a callback from C, such an exception can be swallowed; the request is therefore remembered
-and looked at again with every report of progress.
+The handler ends the process itself. An exception raised by it would come up wherever the
+main thread happens to be, and libraries that are interrupted like that fail in their own
+ways: TensorFlow while it traces a function, garbage collection, imports.
 """
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
-import sys
 from types import FrameType
 
-import click
+from segfocal.quiet import error_stream
+from segfocal.unfinished import remove_all
 
-__all__ = ["catch_signals", "stop_if_asked"]
+__all__ = ["catch_signals"]
 
-_asked: list[int] = []
+_SHOW_CURSOR = b"\x1b[?25h"
 
 
 def catch_signals() -> None:
-    """Turn SIGINT and SIGTERM into an orderly end of the program."""
+    """Turn SIGINT and SIGTERM into an orderly end: exit code 128 plus the signal's number."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _ask)
+        signal.signal(number, _stop)
 
 
-def stop_if_asked() -> None:
-    """End the program if a signal has asked for it.
-
-    Raises:
-        SystemExit: With code 128 plus the signal's number, as shells report it.
-    """
-    if _asked:
-        sys.exit(128 + _asked[0])
-
-
-def _ask(number: int, frame: FrameType | None) -> None:
-    if not _asked:
-        click.echo("segfocal: stopping; nothing is left half-written", err=True)
-    _asked.append(number)
-    stop_if_asked()
+def _stop(number: int, frame: FrameType | None) -> None:
+    # Twice Ctrl-C must not interrupt the clean-up.
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
+    # Written past Python's buffers: the main thread may be in the middle of a write to them.
+    stream = error_stream()
+    with contextlib.suppress(OSError):
+        if os.isatty(stream):  # a progress bar has hidden the cursor
+            os.write(stream, _SHOW_CURSOR + b"\n")
+        os.write(stream, b"segfocal: stopping; nothing is left half-written\n")
+    remove_all()
+    os._exit(128 + number)

@@ -19,6 +19,7 @@ from typing import Self
 
 from filelock import FileLock, Timeout
 
+from segfocal import unfinished
 from segfocal.errors import OutputError, OutputExistsError
 
 __all__ = ["PendingOutput", "writing"]
@@ -118,6 +119,7 @@ class PendingOutput:
         self._check_destination()
         try:
             self._lock.acquire()
+            unfinished.note(self._lock_path)
         except Timeout:
             raise OutputError(
                 f"{self.destination}: another run is writing this file; wait for it or choose "
@@ -133,6 +135,7 @@ class PendingOutput:
         except OSError as error:
             self._release()
             raise self._not_writable(error) from error
+        unfinished.note(self._folder)
         return self
 
     def __exit__(
@@ -200,9 +203,11 @@ class PendingOutput:
         self._deferred.close()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
+            unfinished.forget(self._folder)
             self._folder = None
 
     def _release(self) -> None:
+        unfinished.forget(self._lock_path)
         # Removed while still held, so that nobody can be holding the file that goes.
         with contextlib.suppress(OSError):
             self._lock_path.unlink(missing_ok=True)

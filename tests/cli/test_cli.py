@@ -151,10 +151,39 @@ def test_a_stopped_run_leaves_nothing(number, model, tmp_path):
     while not list(tmp_path.glob(".labels.tif*partial/*")) and time.monotonic() < deadline:
         time.sleep(0.2)
     run.send_signal(number)
-    _, errors = run.communicate(timeout=60)
-    assert run.returncode == 128 + number
+    _, errors = run.communicate(timeout=120)
+    assert run.returncode == 128 + number, errors
     assert "Traceback" not in errors
+    assert "stopping; nothing is left half-written" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["big.tif"]
+
+
+SWALLOWING = """
+import os, sys
+from segfocal.cli.stopping import catch_signals
+from segfocal.io import PendingOutput
+catch_signals()
+with PendingOutput(sys.argv[1]) as pending:
+    pending.main.write_text("half")
+    try:
+        os.kill(os.getpid(), int(sys.argv[2]))
+        for _ in range(1000):
+            pass
+    except BaseException:
+        pass
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_no_library_can_swallow_a_signal(number, tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWING, tmp_path / "labels.tif", str(int(number))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 128 + number, done.stderr
+    assert done.stderr == "segfocal: stopping; nothing is left half-written\n"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):

@@ -1,0 +1,38 @@
+"""What a run has made and not finished, so that a signal can take it away.
+
+A signal arrives between any two instructions of any library, where raising an exception can
+break the library instead of ending the program. The command line therefore ends the process
+from the signal's handler, and ``with`` blocks get no say; what they would have removed is
+noted here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from pathlib import Path
+
+__all__ = ["forget", "note", "remove_all"]
+
+_paths: set[Path] = set()
+
+
+def note(path: Path) -> None:
+    """Note a file or folder of this process that is not to outlive an interrupted run."""
+    _paths.add(path.absolute())
+
+
+def forget(path: Path) -> None:
+    """Take back a note: the path is gone, or is to stay."""
+    _paths.discard(path.absolute())
+
+
+def remove_all() -> None:
+    """Remove every noted file and folder."""
+    for path in sorted(_paths):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+    _paths.clear()
