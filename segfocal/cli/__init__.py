@@ -35,7 +35,8 @@ class _Group(click.Group):
 def segfocal(debug: bool) -> None:
     """Segment scans too large for memory: GeoTIFF scenes and NIfTI volumes.
 
-    Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage.
+    Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage, 130 or 143 stopped by
+    Ctrl-C or SIGTERM, which leaves nothing half-written.
     """
 
 
