@@ -206,11 +206,13 @@ def read_card(path: str | Path) -> Card:
         ModelError: The file is missing, no Keras archive, or holds no card.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ModelError(f"{path}: no such file; expected a model saved by segfocal (.keras)")
     try:
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file; expected a model saved by segfocal (.keras)")
         with zipfile.ZipFile(path) as archive:
             config = json.loads(archive.read("config.json"))
+    except ModelError:
+        raise
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
         raise ModelError(
             f"{path}: not a Keras model archive ({error}); expected a .keras file saved by segfocal"

@@ -22,6 +22,7 @@ from segfocal.data.spec import load_spec
 from segfocal.errors import OutputExistsError, SegfocalError
 from segfocal.evaluation import Evaluation, evaluate
 from segfocal.io import PendingOutput
+from segfocal.io.pending import writing
 from segfocal.models import FocalUNet
 from segfocal.overlay import write_overlay
 from segfocal.planning import make_plan
@@ -139,16 +140,19 @@ def run_demo(
     """
     folder = Path(out)
     summary = folder / "summary.json"
-    if summary.exists() and not overwrite:
+    there = [folder / name for name in (summary.name, *DEMOS) if (folder / name).exists()]
+    if there and not overwrite:
         raise OutputExistsError(
-            f"{folder}: holds an earlier demo; choose another folder with -o, or pass --overwrite"
+            f"{there[0]}: exists already, perhaps of an earlier demo; choose another folder with "
+            "-o, or pass --overwrite"
         )
     results = [
         _run(name, demo, folder / name, steps or demo.steps, report) for name, demo in DEMOS.items()
     ]
     with PendingOutput(summary, overwrite=True) as pending:
         text = json.dumps([result.as_json() for result in results], indent=2)
-        pending.main.write_text(text + "\n")
+        with writing(summary):
+            pending.main.write_text(text + "\n")
         pending.commit()
     return results
 
@@ -161,7 +165,7 @@ def _run(name: str, demo: Demo, folder: Path, steps: int, report: Report | None)
     spec = load_spec(bundled_spec(demo.spec))
     plan = make_plan(spec, patch=demo.patch, batch_size=demo.batch_size, steps=steps)
     model = FocalUNet.from_plan(spec, plan)
-    # An earlier demo was asked for above; a part of one, left by an interruption, is replaced.
+    # Whether an earlier demo may be replaced was asked above.
     run = train(model, spec, plan, folder, overwrite=True, progress=telling(f"{name}: training"))
     evaluation: Evaluation = evaluate(
         model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +23,9 @@ from segfocal.confusion import (
 from segfocal.data.sampling import BLOCK, RegionReader, blocks, open_regions
 from segfocal.data.spec import DatasetSpec
 from segfocal.engine.predictors import as_predictor
-from segfocal.errors import ModelError
+from segfocal.errors import ModelError, OutputError
 from segfocal.io import PendingOutput, open_scan, read_labels
+from segfocal.io.pending import writing
 from segfocal.prediction import Prediction, predict
 
 __all__ = ["Evaluation", "evaluate", "score_labels"]
@@ -127,29 +128,44 @@ def evaluate(
     folder = Path(out)
     with ExitStack() as stack:
         readers = open_regions(spec, split, stack)  # before hours of inference
-        folder.mkdir(parents=True, exist_ok=True)
+        suffix = ".tif" if spec.ndim == 2 else ".nii.gz"
+        outputs = {
+            reader.region.case: folder / f"{reader.region.case}{suffix}" for reader in readers
+        }
+        _refuse_to_replace_dataset(spec, outputs.values())
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         labels: dict[str, Path] = {}
         with PendingOutput(folder / "scores.json", overwrite=overwrite) as pending:
-            for reader in readers:
-                case = spec.case(reader.region.case)
-                if case.id in labels:
-                    continue
-                suffix = ".tif" if spec.ndim == 2 else ".nii.gz"
+            for case_id, output in outputs.items():
                 result: Prediction = predict(
                     predictor,
-                    spec.path(case.image),
-                    folder / f"{case.id}{suffix}",
+                    spec.path(spec.case(case_id).image),
+                    output,
                     overwrite=overwrite,
                     progress=progress,
                     **options,
                 )
-                labels[case.id] = result.output
+                labels[case_id] = result.output
             matrix = score_labels(spec, readers, labels)
             names = tuple(label.name for label in spec.classes)
             evaluation = Evaluation(split, names, matrix, labels)
-            pending.main.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n")
+            with writing(pending.destination):
+                pending.main.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n")
             pending.commit()
     return evaluation
+
+
+def _refuse_to_replace_dataset(spec: DatasetSpec, outputs: Iterable[Path]) -> None:
+    sources = [spec.path(path) for case in spec.cases for path in (case.image, case.labels)]
+    for output in outputs:
+        if output.exists() and any(
+            Path(source).exists() and output.samefile(source) for source in sources
+        ):
+            raise OutputError(
+                f"{output}: is part of the dataset itself; expected another folder for the "
+                "predicted labels"
+            )
 
 
 def score_labels(

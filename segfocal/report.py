@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from segfocal.card import LabelClass
 from segfocal.io import PendingOutput
+from segfocal.io.pending import writing
 from segfocal.types import Window
 
 __all__ = ["Panel", "blend_labels", "colorize", "draw_sheet", "mark_errors", "stretch"]
@@ -129,7 +130,8 @@ def draw_sheet(
             draw.text((MARGIN + left + 22, top), label.name, INK, small)
         top += CAPTION
     with PendingOutput(path, overwrite=overwrite) as pending:
-        sheet.save(pending.main, "PNG")
+        with writing(path):
+            sheet.save(pending.main, "PNG")
         pending.commit()
 
 

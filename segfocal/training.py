@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 
 from segfocal.batches import PatchBatches
 from segfocal.data.plan import Plan, save_plan
@@ -26,6 +28,8 @@ __all__ = ["TrainingRun", "save_model", "train"]
 
 EPOCHS = 20
 """The log gets at most this many lines, whatever the number of steps."""
+
+LOG = "log.jsonl"
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
@@ -68,8 +72,8 @@ def train(
     """Train a model on the split ``train`` of a dataset.
 
     The defaults are AdamW with warm-up, cosine decay, clipped gradients and averaged
-    weights, on cross-entropy plus Dice. The folder gets ``model.keras`` (complete or not at
-    all), ``plan.yaml`` and ``log.jsonl``.
+    weights, on cross-entropy plus Dice. The folder gets ``model.keras``, ``plan.yaml`` and
+    ``log.jsonl``: all three at the end, or none, and then those of an earlier run stay.
 
     Args:
         model: The model, usually from :meth:`FocalUNet.from_plan`.
@@ -83,9 +87,9 @@ def train(
         progress: Called with steps done and steps in all.
 
     Raises:
-        ModelError: The model's card is not the plan's.
+        ModelError: The model's card is not the plan's, or training diverged.
         OutputExistsError: ``out`` holds a model and ``overwrite`` is False.
-        SpecError, ScanError, ChannelError: The dataset cannot be used.
+        SpecError, ScanError, ChannelError: The dataset cannot be used, or is not the plan's.
         OutputError: ``out`` cannot be written.
     """
     if model.card.class_values.tolist() != plan.card.class_values.tolist() or [
@@ -106,10 +110,12 @@ def train(
     epochs = _epochs(plan.steps)
     steps_per_epoch = plan.steps // epochs
     # Nothing is written before the dataset was found usable.
-    with PatchSampler(spec, plan) as sampler, writing(folder):
+    with ExitStack() as stack, PatchSampler(spec, plan) as sampler, writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        save_plan(plan, folder / "plan.yaml")
-        log = _Log(folder / "log.jsonl", steps_per_epoch, epochs, max_minutes, progress)
+        # Plan, log and model belong together: an earlier run's stay until all three are new.
+        pending = stack.enter_context(PendingOutput(target, overwrite=overwrite))
+        save_plan(plan, pending.path("plan.yaml"))
+        log = _Log(pending.path(LOG), steps_per_epoch, epochs, max_minutes, progress)
         model.compile(
             optimizer=optimizer or _default_optimizer(plan),
             loss=loss or DiceCrossEntropy(),
@@ -127,8 +133,10 @@ def train(
             callbacks=[log, *callbacks],
         )
         seconds = time.monotonic() - started
-    save_model(model, target, overwrite=overwrite)
-    return TrainingRun(folder, target, log.path, seconds, log.steps)
+        _require_finite(model)
+        model.save(pending.main)
+        pending.commit()
+    return TrainingRun(folder, target, folder / LOG, seconds, log.steps)
 
 
 def save_model(model: keras.Model, path: str | Path, *, overwrite: bool = False) -> None:
@@ -141,6 +149,15 @@ def save_model(model: keras.Model, path: str | Path, *, overwrite: bool = False)
         with writing(path):
             model.save(pending.main)
         pending.commit()
+
+
+def _require_finite(model: keras.Model) -> None:
+    for weight in model.weights:
+        if not np.isfinite(keras.ops.convert_to_numpy(weight)).all():
+            raise ModelError(
+                f"training diverged: {weight.path} is not finite; expected numbers: lower the "
+                "learning rate, and look for extreme values in the scans; nothing was saved"
+            )
 
 
 def _epochs(steps: int) -> int:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["forget", "note", "remove_all"]
+__all__ = ["end_with", "forget", "note", "remove_all", "undivided"]
 
 _paths: set[Path] = set()
+_depth = 0
+_end: Callable[[], object] | None = None
 
 
 def note(path: Path) -> None:
@@ -36,3 +39,25 @@ def remove_all() -> None:
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
     _paths.clear()
+
+
+@contextlib.contextmanager
+def undivided() -> Iterator[None]:
+    """Let the block run to its end before :func:`end_with` acts."""
+    global _depth
+    _depth += 1
+    try:
+        yield
+    finally:
+        _depth -= 1
+        if _depth == 0 and _end is not None:
+            _end()
+
+
+def end_with(action: Callable[[], object]) -> None:
+    """Call a function that ends the process, at once or after an undivided block."""
+    global _end
+    if _depth:
+        _end = action
+    else:
+        action()

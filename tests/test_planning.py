@@ -309,6 +309,10 @@ learning_rate: 1e-4
     [
         ("batch_size: 2", "batch_size: 0", "batch_size: Input should be greater than 0; found 0"),
         ("class_share: 0.5", "class_share: 2", "class_share: Input should be less than or equal"),
+        ("preset: nano", "preset: huge", "top level: preset 'huge' is unknown"),
+        ("mirror_axes: [", "mirror_axes: [2, ", "top level: mirror_axes names axis 2"),
+        ("patch: [", "patch: [32, ", "top level: patch (32, "),
+        ("weight_decay: 0.02", "weight_decay: .inf", "weight_decay: Input should be a finite"),
         ("preset: nano", "presets: nano", "unknown key 'presets'; did you mean 'preset'?"),
     ],
 )

@@ -11,7 +11,7 @@ import pytest
 
 import segfocal as sf
 from segfocal.demonstration import bundled_spec
-from segfocal.errors import ModelError, OutputExistsError, SpecError
+from segfocal.errors import ModelError, OutputError, OutputExistsError, SpecError
 from segfocal.io import open_scan, read_labels
 from segfocal.training import _epochs
 
@@ -150,3 +150,48 @@ def test_the_bundled_specs_are_found():
         "nc_landcover.yaml",
         "spine_ct.yaml",
     }
+
+
+def test_a_stopped_run_keeps_plan_and_log_of_the_earlier_one(trained, spec):
+    _, result = trained
+    before = {path.name: path.read_bytes() for path in result.folder.iterdir()}
+    assert set(before) == {"model.keras", "plan.yaml", "log.jsonl"}
+
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, short_plan(spec), result.folder, overwrite=True, progress=stop)
+    assert {path.name: path.read_bytes() for path in result.folder.iterdir()} == before
+
+
+@pytest.mark.parametrize("what", ["channels", "classes"])
+def test_a_plan_in_another_order_than_the_spec_is_refused(spec, tmp_path, what):
+    plan = short_plan(spec)
+    turned = spec.model_copy(update={what: tuple(reversed(getattr(spec, what)))})
+    with pytest.raises(SpecError, match="make a new plan for this spec"):
+        run(turned, plan, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_are_not_finite_are_not_saved(spec, tmp_path):
+    with pytest.raises(ModelError, match="training diverged"):
+        run(spec, short_plan(spec, 2), tmp_path / "run",
+            optimizer=keras.optimizers.SGD(1e38))  # fmt: skip
+    assert list((tmp_path / "run").iterdir()) == []
+
+
+def test_evaluation_does_not_write_over_the_dataset(trained, spec, tmp_path):
+    model, _ = trained
+    case = spec.cases[0]
+    labels = tmp_path / f"{case.id}.tif"
+    labels.write_bytes(Path(spec.path(case.labels)).read_bytes())
+    before = labels.read_bytes()
+    moved = case.model_copy(
+        update={"image": str(spec.path(case.image)), "labels": str(labels.absolute())}
+    )
+    dangerous = spec.model_copy(update={"cases": (moved,)})
+    with pytest.raises(OutputError, match="is part of the dataset itself"):
+        sf.evaluate(model, dangerous, out=tmp_path, overwrite=True)
+    assert labels.read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [labels.name]

@@ -27,6 +27,16 @@ class _Group(click.Group):
                 raise
             click.echo(f"segfocal: error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
+        except MemoryError as error:
+            if ctx.params["debug"]:
+                raise
+            text = " ".join(str(error).split()) or "no figure given"
+            click.echo(
+                f"segfocal: error: out of memory ({text}); choose smaller tiles, patches or "
+                "batches",
+                err=True,
+            )
+            ctx.exit(2)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,8 +45,8 @@ class _Group(click.Group):
 def segfocal(debug: bool) -> None:
     """Segment scans too large for memory: GeoTIFF scenes and NIfTI volumes.
 
-    Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage, 130 or 143 stopped by
-    Ctrl-C or SIGTERM, which leaves nothing half-written.
+    Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage, 129, 130 or 143
+    stopped by SIGHUP, Ctrl-C or SIGTERM, which leaves nothing half-written.
     """
 
 

@@ -33,6 +33,8 @@ class Sides(click.ParamType):
             self.fail(f"{value!r} is no whole number or comma-separated list of them", param, ctx)
         if any(side < 0 for side in sides):
             self.fail(f"{value!r} has a negative number", param, ctx)
+        if any(side >= 2**31 for side in sides):
+            self.fail(f"{value!r} has a number beyond any scan's side", param, ctx)
         return sides[0] if len(sides) == 1 else sides
 
 

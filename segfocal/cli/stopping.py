@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: stop at once, on the way out remove what is unfinished.
+"""Ctrl-C, SIGTERM and SIGHUP: stop, on the way out remove what is unfinished.
 
 The handler ends the process itself. An exception raised by it would come up wherever the
 main thread happens to be, and libraries that are interrupted like that fail in their own
@@ -13,28 +13,37 @@ import signal
 from types import FrameType
 
 from segfocal.quiet import error_stream
-from segfocal.unfinished import remove_all
+from segfocal.unfinished import end_with, remove_all
 
 __all__ = ["catch_signals"]
+
+# Windows knows no SIGHUP, the end of a terminal or an ssh connection.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
 
 def catch_signals() -> None:
-    """Turn SIGINT and SIGTERM into an orderly end: exit code 128 plus the signal's number."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+    """Turn signals into an orderly end: exit code 128 plus the signal's number."""
+    for number in _SIGNALS:
+        # `nohup` has a run outlive its terminal.
+        if number == signal.SIGINT or signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, _stop)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
     # Twice Ctrl-C must not interrupt the clean-up.
-    for each in (signal.SIGINT, signal.SIGTERM):
+    for each in _SIGNALS:
         signal.signal(each, signal.SIG_IGN)
+    end_with(lambda: _end(number))
+
+
+def _end(number: int) -> None:
+    remove_all()
     # Written past Python's buffers: the main thread may be in the middle of a write to them.
     stream = error_stream()
     with contextlib.suppress(OSError):
         if os.isatty(stream):  # a progress bar has hidden the cursor
             os.write(stream, _SHOW_CURSOR + b"\n")
-        os.write(stream, b"segfocal: stopping; nothing is left half-written\n")
-    remove_all()
+        os.write(stream, b"segfocal: stopped; nothing is left half-written\n")
     os._exit(128 + number)

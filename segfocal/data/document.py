@@ -82,7 +82,7 @@ def read_document(path: str | Path, model: type[Model]) -> Model:
         raise SpecError(f"{path}: cannot be read as text: {error}") from error
     try:
         value = yaml.load(text, _Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of 5000 digits
         raise SpecError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(value, dict):
         raise SpecError(
@@ -90,7 +90,7 @@ def read_document(path: str | Path, model: type[Model]) -> Model:
         )
     try:
         plain = json.dumps(value)
-    except (TypeError, ValueError) as error:  # an explicit tag, or an anchor inside itself
+    except (TypeError, ValueError, RecursionError) as error:  # a tag, an anchor inside itself
         raise SpecError(
             f"{path}: {error}; expected text, numbers, true, false, null, lists and mappings"
         ) from error

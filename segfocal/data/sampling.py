@@ -21,7 +21,7 @@ from segfocal.card import IGNORE_INDEX, index_of_values
 from segfocal.data.augment import augment_patch
 from segfocal.data.channels import match_channels, usable_pixels
 from segfocal.data.open_scans import OpenScans
-from segfocal.data.plan import Plan
+from segfocal.data.plan import Plan, check_plan_of
 from segfocal.data.spec import DatasetSpec, Region
 from segfocal.errors import SpecError
 from segfocal.io import check_same_grid, read_labels
@@ -153,6 +153,7 @@ class PatchSampler:
     def __init__(
         self, spec: DatasetSpec, plan: Plan, split: str = "train", *, augment: bool = True
     ) -> None:
+        check_plan_of(spec, plan)
         self._plan = plan
         self._augment = augment
         self._stack = ExitStack()

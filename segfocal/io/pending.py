@@ -20,7 +20,7 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from segfocal import unfinished
-from segfocal.errors import OutputError, OutputExistsError
+from segfocal.errors import OutputError, OutputExistsError, SegfocalError
 
 __all__ = ["PendingOutput", "writing"]
 
@@ -32,7 +32,7 @@ def writing(what: object, *kinds: type[BaseException]) -> Iterator[None]:
     """Turn an ``OSError`` (or one of ``kinds``) of the block into an ``OutputError``."""
     try:
         yield
-    except OutputError:
+    except SegfocalError:  # of which some are OSErrors too
         raise
     except BaseException as error:
         if not isinstance(error, (OSError, *kinds)):
@@ -61,12 +61,14 @@ class PendingOutput:
 
     Raises:
         OutputExistsError: On entering: the destination exists and ``overwrite`` is False.
-        OutputError: On entering: the destination cannot be written, or another run is
-            writing it.
+        OutputError: The destination is no path of a file; on entering: it cannot be written,
+            or another run is writing it.
     """
 
     def __init__(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         self.destination = Path(destination)
+        if not self.destination.name:
+            raise OutputError(f"{str(destination)!r}: expected the path of a file as output")
         self.overwrite = overwrite
         self._lock_path = self.destination.with_name(f".{self.destination.name}.lock")
         self._lock = FileLock(self._lock_path, timeout=0, thread_local=False)
@@ -165,15 +167,17 @@ class PendingOutput:
         with writing(self.destination):
             for path in files:
                 _sync(path)
-            for path in sidecars:
-                os.replace(path, parent / path.name)
-            # Readers would apply what an older output left there to the new one.
-            fresh = {path.name for path in sidecars}
-            for suffix in _RASTER_SIDECARS:
-                stale = self.destination.with_name(self.destination.name + suffix)
-                if stale.name not in fresh:
-                    stale.unlink(missing_ok=True)
-            os.replace(self.main, self.destination)
+            # A signal waits: the new sidecars must not stay beside an old main file.
+            with unfinished.undivided():
+                for path in sidecars:
+                    os.replace(path, parent / path.name)
+                # Readers would apply what an older output left there to the new one.
+                fresh = {path.name for path in sidecars}
+                for suffix in _RASTER_SIDECARS:
+                    stale = self.destination.with_name(self.destination.name + suffix)
+                    if stale.name not in fresh:
+                        stale.unlink(missing_ok=True)
+                os.replace(self.main, self.destination)
         with contextlib.suppress(OSError):  # Windows cannot open folders
             _sync(parent)
         self._remove_folder()

@@ -106,6 +106,7 @@ def test_errors_are_one_line_with_exit_code_2(model, tmp_path):
     existing.write_bytes(b"precious")
     spec = tmp_path / "spec.yaml"
     spec.write_text("name: x\nndim: 2\nchanels: [a]\n")
+    landsat = bundled_spec("nc_landcover.yaml")
     cases = [
         (("predict", model, tmp_path / "no.tif", "-o", out), "no.tif"),
         (("predict", model, VOLUME, "-o", out), "the model works on 2"),
@@ -116,6 +117,10 @@ def test_errors_are_one_line_with_exit_code_2(model, tmp_path):
         (("evaluate", model, tmp_path / "no.yaml", "-o", tmp_path / "e"), "no.yaml"),
         (("info", tmp_path / "no.nii.gz"), "no.nii.gz"),
         (("info", tmp_path), "is a folder"),
+        (("predict", model, SCENE, "-o", "."), "expected the path of a file"),
+        (("evaluate", model, landsat, "-o", existing), "there.tif"),
+        (("evaluate", model, landsat, "-o", existing / "sub"), "there.tif"),
+        (("info", tmp_path / ("n" * 300 + ".keras")), "File name too long"),
     ]
     for arguments, expected in cases:
         done = invoke(*arguments)
@@ -154,7 +159,7 @@ def test_a_stopped_run_leaves_nothing(number, model, tmp_path):
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 128 + number, errors
     assert "Traceback" not in errors
-    assert "stopping; nothing is left half-written" in errors
+    assert "stopped; nothing is left half-written" in errors
     assert [path.name for path in tmp_path.iterdir()] == ["big.tif"]
 
 
@@ -175,15 +180,111 @@ sys.exit(1)
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_no_library_can_swallow_a_signal(number, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", SWALLOWING, tmp_path / "labels.tif", str(int(number))],
+def run_code(code, *arguments):
+    return subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True, text=True, check=False,
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_no_library_can_swallow_a_signal(number, tmp_path):
+    if number == signal.SIGHUP and signal.getsignal(number) == signal.SIG_IGN:
+        pytest.skip("runs under nohup, which is to be respected")
+    done = run_code(SWALLOWING, tmp_path / "labels.tif", int(number))
     assert done.returncode == 128 + number, done.stderr
-    assert done.stderr == "segfocal: stopping; nothing is left half-written\n"
+    assert done.stderr == "segfocal: stopped; nothing is left half-written\n"
     assert list(tmp_path.iterdir()) == []
+
+
+STOPPED_IN_COMMIT = """
+import os, signal, sys
+from pathlib import Path
+from segfocal.cli.stopping import catch_signals
+from segfocal.io import PendingOutput
+catch_signals()
+replace = os.replace
+def stopped_replace(source, target):
+    replace(source, target)
+    os.kill(os.getpid(), signal.SIGTERM)
+with PendingOutput(sys.argv[1], overwrite=True) as pending:
+    pending.main.write_text("new")
+    pending.path(Path(sys.argv[1]).name + ".aux.xml").write_text("new")
+    os.replace = stopped_replace
+    pending.commit()
+sys.exit(1)
+"""
+
+
+def test_a_signal_does_not_part_main_file_and_sidecar(tmp_path):
+    for name in ("labels.tif", "labels.tif.aux.xml"):
+        (tmp_path / name).write_text("old")
+    done = run_code(STOPPED_IN_COMMIT, tmp_path / "labels.tif")
+    assert done.returncode == 143, done.stderr
+    found = {path.name: path.read_text() for path in tmp_path.iterdir()}
+    assert found == {"labels.tif": "new", "labels.tif.aux.xml": "new"}
+
+
+STOPPED_TWICE = """
+import os, signal, sys
+import segfocal.cli.stopping as stopping
+remove_all = stopping.remove_all
+def slow():
+    os.kill(os.getpid(), signal.SIGINT)
+    for _ in range(1000):
+        pass
+    remove_all()
+stopping.remove_all = slow
+stopping.catch_signals()
+from segfocal.io import PendingOutput
+with PendingOutput(sys.argv[1]) as pending:
+    os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_second_signal_does_not_interrupt_the_clean_up(tmp_path):
+    done = run_code(STOPPED_TWICE, tmp_path / "labels.tif")
+    assert done.returncode == 143, done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+STOPPED_WHILE_KERAS_LOADS = """
+import os, signal, sys
+from segfocal.cli.stopping import catch_signals
+from segfocal.quiet import load_keras
+catch_signals()
+class Finder:
+    def find_spec(self, name, path=None, target=None):
+        if name == "keras":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+load_keras()
+"""
+
+
+def test_a_stop_is_told_while_the_chatter_of_keras_is_caught():
+    done = run_code(STOPPED_WHILE_KERAS_LOADS)
+    assert (done.returncode, done.stderr) == (
+        130,
+        "segfocal: stopped; nothing is left half-written\n",
+    )
+
+
+def test_memory_that_does_not_suffice_is_one_line(model, tmp_path):
+    done = invoke("predict", model, SCENE, "-o", tmp_path / "a.tif", "--tile", 3200000)
+    assert done.exit_code == 2, done.output
+    assert done.stderr.startswith("segfocal: error: out of memory")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_replaces_nothing_unasked(tmp_path):
+    (tmp_path / "scene").mkdir()
+    (tmp_path / "scene" / "model.keras").write_text("precious")
+    done = invoke("demo", "-o", tmp_path)
+    assert done.exit_code == 2
+    assert "scene: exists already" in done.stderr
+    assert (tmp_path / "scene" / "model.keras").read_text() == "precious"
 
 
 def test_the_readmes_python_runs_as_written(tmp_path, monkeypatch):

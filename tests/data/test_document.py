@@ -232,7 +232,17 @@ def test_a_missing_key_is_named(complaint, text, key):
     assert complaint(text) == f"key '{key}' is missing"
 
 
-@pytest.mark.parametrize("text", ["a: [1, 2", "a: b: c", "\tname: x", "!!python/name:os.system ''"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: [1, 2",
+        "a: b: c",
+        "\tname: x",
+        "!!python/name:os.system ''",
+        "a: " + 3000 * "[" + 3000 * "]",
+        "a: " + 5000 * "9",
+    ],
+)
 def test_what_is_no_yaml_is_refused(complaint, text):
     assert complaint(text).startswith("not valid YAML: ")
 
