@@ -330,4 +330,4 @@ def test_the_demo_beats_its_baselines(tmp_path):
             assert Path(job[kind]).stat().st_size > 1000
     again = invoke("demo", "-o", tmp_path / "demo")
     assert again.exit_code == 2
-    assert "holds an earlier demo" in again.stderr
+    assert "summary.json: exists already, perhaps of an earlier demo" in again.stderr
