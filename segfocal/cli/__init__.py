@@ -22,20 +22,13 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> object:
         try:
             return super().invoke(ctx)
-        except SegfocalError as error:
+        except (SegfocalError, MemoryError) as error:
             if ctx.params["debug"]:
                 raise
-            click.echo(f"segfocal: error: {' '.join(str(error).split())}", err=True)
-            ctx.exit(2)
-        except MemoryError as error:
-            if ctx.params["debug"]:
-                raise
-            text = " ".join(str(error).split()) or "no figure given"
-            click.echo(
-                f"segfocal: error: out of memory ({text}); choose smaller tiles, patches or "
-                "batches",
-                err=True,
-            )
+            text = " ".join(str(error).split())
+            if isinstance(error, MemoryError):
+                text = f"out of memory; choose smaller tiles, patches or batches ({text})"
+            click.echo(f"segfocal: error: {text}", err=True)
             ctx.exit(2)
 
 

@@ -44,8 +44,9 @@ def train(
 ) -> None:
     """Train a model on the dataset that SPEC (YAML) describes.
 
-    The folder gets model.keras, plan.yaml and log.jsonl. With --plan, the options that a
-    plan holds (preset, steps, patch, batch size, seed) are taken from it.
+    At the end the folder gets model.keras, plan.yaml and log.jsonl, all or none. With
+    --plan, the options that a plan holds (preset, steps, patch, batch size, seed) are taken
+    from it.
 
     Example: segfocal train data_specs/nc_landcover.yaml -o runs/landcover
     """
