@@ -12,15 +12,21 @@ the integer in the user's label files. The card maps one to the other; files hol
 from __future__ import annotations
 
 import colorsys
-import json
-import zipfile
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 from segfocal.errors import ModelError
 
@@ -32,7 +38,6 @@ __all__ = [
     "LabelClass",
     "Orientation",
     "index_of_values",
-    "read_card",
 ]
 
 CARD_FORMAT = 1
@@ -98,7 +103,12 @@ class Card(_Strict):
         valid_when: ``"all"``: a pixel counts when all its channels are valid; ``"any"``:
             when at least one is.
         classes: One entry per class index.
-        tile: Side lengths in pixels that the model was trained on, or None.
+        task: ``"classes"``: every pixel has one class; ``"regions"``: regions may overlap, each
+            with a probability of its own. A label map shows, of the regions that hold a pixel,
+            the last in the order of ``classes``, and 0 where there is none.
+        tile: Side lengths of tiles in pixels that suit the model, or None: those of training
+            patches, rounded up to what a network with downsampling can overlap.
+        patch: Side lengths of training patches in pixels where they differ from ``tile``.
         resolution: Pixel size of the training data along each axis (CRS units or mm).
         orientation: Axis codes of volumes (nibabel's), e.g. ``"RAS"``; None for scenes.
     """
@@ -109,8 +119,10 @@ class Card(_Strict):
     channels: tuple[Channel, ...] = Field(min_length=1)
     named_channels: bool = False
     valid_when: Literal["all", "any"] = "all"
-    classes: tuple[LabelClass, ...] = Field(min_length=2)
+    classes: tuple[LabelClass, ...] = Field(min_length=1)
+    task: Literal["classes", "regions"] = "classes"
     tile: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    patch: tuple[Annotated[int, Field(gt=0)], ...] | None = None
     resolution: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     orientation: Orientation | None = None
 
@@ -125,14 +137,33 @@ class Card(_Strict):
             twice = [item for item in items if items.count(item) > 1]
             if twice:
                 raise ValueError(f"{what} {twice[0]!r} stands twice; expected each once")
-        for what, sides in (("tile", self.tile), ("resolution", self.resolution)):
+        values = [label.value for label in self.classes]
+        if self.task == "regions" and 0 in values:
+            raise ValueError("a region has value 0, which stands for no region; expected 1 or more")
+        if self.task == "classes" and len(values) < 2:
+            raise ValueError(f"{len(values)} class; expected at least 2, background included")
+        for what, sides in (
+            ("tile", self.tile),
+            ("patch", self.patch),
+            ("resolution", self.resolution),
+        ):
             if sides is not None and len(sides) != self.ndim:
                 raise ValueError(f"{what} {sides} has {len(sides)} numbers; expected {self.ndim}")
         return self
 
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out what says nothing: readers of format 1 from before it refuse what is new."""
+        written = handler(self)
+        if self.task == "classes":
+            written.pop("task", None)
+        if self.patch is None:
+            written.pop("patch", None)
+        return written
+
     @property
     def num_classes(self) -> int:
-        """Number of classes, background included."""
+        """Number of classes, background included; or of regions."""
         return len(self.classes)
 
     @property
@@ -140,20 +171,46 @@ class Card(_Strict):
         """Class values in the order of class indices, shape ``(num_classes,)``."""
         return np.array([label.value for label in self.classes], dtype=np.int64)
 
+    def label_values(self, probabilities: NDArray[np.floating]) -> NDArray[np.int64]:
+        """Return the class value that a label map shows at each pixel.
+
+        Args:
+            probabilities: ``(*sides, num_classes)``. A region holds a pixel when its
+                probability is above one half.
+
+        Returns:
+            ``(*sides,)``; see ``task`` for regions.
+        """
+        if self.task == "classes":
+            return self.class_values[probabilities.argmax(-1)]
+        labels = np.zeros(probabilities.shape[:-1], np.int64)
+        for index, value in enumerate(self.class_values):
+            labels[probabilities[..., index] > 0.5] = value
+        return labels
+
     @classmethod
-    def generic(cls, *, ndim: int, in_channels: int, num_classes: int) -> Card:
+    def generic(
+        cls,
+        *,
+        ndim: int,
+        in_channels: int,
+        num_classes: int,
+        task: Literal["classes", "regions"] = "classes",
+    ) -> Card:
         """Return the card of a model nobody has described yet.
 
-        Channels are matched by position, class values equal class indices and colours are
-        spread evenly over the hue circle.
+        Channels are matched by position, class values equal class indices (for regions, which
+        have no background: indices from 1 on) and colours are spread evenly over the hue circle.
         """
+        first = 1 if task == "regions" else 0
         return cls(
             ndim=ndim,  # type: ignore[arg-type]
             channels=tuple(Channel(name=f"channel_{i + 1}") for i in range(in_channels)),
             classes=tuple(
-                LabelClass(value=i, name=f"class_{i}", color=spread_color(i, num_classes))
-                for i in range(num_classes)
+                LabelClass(value=i, name=f"class_{i}", color=spread_color(i, num_classes + first))
+                for i in range(first, num_classes + first)
             ),
+            task=task,
             orientation="RAS" if ndim == 3 else None,
         )
 
@@ -197,31 +254,3 @@ def index_of_values(labels: NDArray[np.generic], values: Sequence[int]) -> NDArr
     place = np.clip(np.searchsorted(known[order], labels), 0, len(known) - 1)
     found = known[order][place] == labels
     return np.where(found, order[place], IGNORE_INDEX).astype(np.int32)
-
-
-def read_card(path: str | Path) -> Card:
-    """Read the card of a ``.keras`` file without Keras.
-
-    Raises:
-        ModelError: The file is missing, no Keras archive, or holds no card.
-    """
-    path = Path(path)
-    try:
-        if not path.is_file():
-            raise ModelError(f"{path}: no such file; expected a model saved by segfocal (.keras)")
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(archive.read("config.json"))
-    except ModelError:
-        raise
-    except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:
-        raise ModelError(
-            f"{path}: not a Keras model archive ({error}); expected a .keras file saved by segfocal"
-        ) from error
-    inner = config.get("config") if isinstance(config, dict) else None
-    card = inner.get("card") if isinstance(inner, dict) else None
-    if card is None:
-        raise ModelError(
-            f"{path}: a Keras model without a segfocal card; expected a model made by "
-            "segfocal.FocalUNet or `segfocal train`"
-        )
-    return Card.from_json(card, str(path))

@@ -17,6 +17,11 @@ class Preset:
         focal_levels: Depthwise levels per modulation.
         focal_window: Kernel of the first level.
         drop_path: Largest rate of stochastic depth in training.
+        conv_stem: Overlapping convolutions instead of patches in stem and downsampling.
+        use_postln: Post-norm blocks.
+        layerscale: Initial value of the trained scales of each branch; None for no scales.
+        use_postln_in_modulation: Normalise ``q * m`` before the last projection.
+        normalize_modulator: Divide the gated sum by the number of levels.
     """
 
     embed_dim: int
@@ -24,6 +29,29 @@ class Preset:
     focal_levels: int
     focal_window: int = 3
     drop_path: float = 0.0
+    conv_stem: bool = False
+    use_postln: bool = False
+    layerscale: float | None = None
+    use_postln_in_modulation: bool = False
+    normalize_modulator: bool = False
+
+
+_DEEP = (2, 2, 18, 2)
+
+
+def _large(embed_dim: int, focal_levels: int, focal_window: int, huge: bool = False) -> Preset:
+    """Return one of the networks published for ImageNet-22k."""
+    return Preset(
+        embed_dim,
+        _DEEP,
+        focal_levels,
+        focal_window,
+        drop_path=0.5,
+        conv_stem=True,
+        use_postln=True,
+        layerscale=1e-4,
+        use_postln_in_modulation=huge,
+    )
 
 
 PRESETS: dict[str, Preset] = {
@@ -33,8 +61,17 @@ PRESETS: dict[str, Preset] = {
     # Published: microsoft/FocalNet, configs/*.yaml; srf has 2 focal levels, lrf has 3.
     "tiny_srf": Preset(96, (2, 2, 6, 2), 2, drop_path=0.2),
     "tiny_lrf": Preset(96, (2, 2, 6, 2), 3, drop_path=0.2),
-    "small_srf": Preset(96, (2, 2, 18, 2), 2, drop_path=0.3),
-    "small_lrf": Preset(96, (2, 2, 18, 2), 3, drop_path=0.3),
-    "base_srf": Preset(128, (2, 2, 18, 2), 2, drop_path=0.5),
-    "base_lrf": Preset(128, (2, 2, 18, 2), 3, drop_path=0.5),
+    "small_srf": Preset(96, _DEEP, 2, drop_path=0.3),
+    "small_lrf": Preset(96, _DEEP, 3, drop_path=0.3),
+    "base_srf": Preset(128, _DEEP, 2, drop_path=0.5),
+    "base_lrf": Preset(128, _DEEP, 3, drop_path=0.5),
+    "large_fl3": _large(192, 3, 5),
+    # In conflict: configs/focalnet_large_fl4.yaml divides the modulator by the number of
+    # levels, timm's model of that name does not. This follows timm, whose checkpoint can be
+    # had; nobody has shown which of the two the published accuracy belongs to.
+    "large_fl4": _large(192, 4, 3),
+    "xlarge_fl3": _large(256, 3, 5),
+    "xlarge_fl4": _large(256, 4, 3),
+    "huge_fl3": _large(352, 3, 3, huge=True),
+    "huge_fl4": _large(352, 4, 3, huge=True),
 }

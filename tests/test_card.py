@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from segfocal.card import IGNORE_INDEX, Card, Channel, LabelClass, index_of_values, read_card
+from segfocal.card import IGNORE_INDEX, Card, Channel, LabelClass, index_of_values
+from segfocal.card_files import read_card
 from segfocal.errors import ModelError
 
 # Written by the first release. Never edit it: files like this are on people's disks.
@@ -195,8 +196,8 @@ def test_a_card_is_read_from_an_archive_without_keras(tmp_path):
 
 def test_a_missing_model_is_named(tmp_path):
     path = tmp_path / "no.keras"
-    for place in (path, tmp_path):
-        with pytest.raises(ModelError, match=r"no such file; expected .*\.keras") as caught:
+    for place, what in ((path, "no such file"), (tmp_path, "is a folder and no SavedModel")):
+        with pytest.raises(ModelError, match=rf"{what}; expected .*\.keras") as caught:
             read_card(place)
         assert str(caught.value).startswith(f"{place}: ")
 
@@ -239,3 +240,41 @@ def test_classes_of_a_card_may_have_gaps():
     card = Card(channels=(Channel(name="a"),), classes=CLASSES)
     assert card.class_values.tolist() == [0, 4]
     assert index_of_values(np.array([4, 0, 1]), card.class_values).tolist() == [1, 0, -1]
+
+
+def regions(*values):
+    return Card(
+        channels=(Channel(name="t1"),),
+        classes=tuple(LabelClass(value=v, name=f"r{v}", color=(v, 0, 0)) for v in values),
+        task="regions",
+    )
+
+
+def test_a_label_map_shows_the_last_region_that_holds_a_pixel():
+    card = regions(2, 4, 1)
+    probabilities = np.array([[0.9, 0.2, 0.1], [0.9, 0.6, 0.1], [0.9, 0.6, 0.8], [0.5, 0.4, 0.3]])
+    np.testing.assert_array_equal(card.label_values(probabilities), [2, 4, 1, 0])
+
+
+def test_a_label_map_shows_the_likeliest_class():
+    card = Card.generic(ndim=2, in_channels=1, num_classes=3)
+    classes = [
+        label.model_copy(update={"value": value})
+        for label, value in zip(card.classes, (7, 0, 200), strict=True)
+    ]
+    card = card.model_copy(update={"classes": tuple(classes)})
+    probabilities = np.array([[[0.2, 0.5, 0.3], [0.4, 0.3, 0.3], [0.1, 0.2, 0.7]]])
+    np.testing.assert_array_equal(card.label_values(probabilities), [[0, 7, 200]])
+
+
+def test_regions_say_so_in_json_and_one_is_enough():
+    card = regions(3)
+    stored = card.model_dump(mode="json")
+    assert stored["task"] == "regions"
+    assert Card.from_json(stored) == card
+
+
+def test_no_region_may_have_the_value_of_no_region():
+    with pytest.raises(ModelError, match="a region has value 0, which stands for no region"):
+        Card.from_json(regions(1).model_dump(mode="json") | {"classes": [
+            {"value": 0, "name": "a", "color": [0, 0, 0]}]})  # fmt: skip

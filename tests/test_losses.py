@@ -1,4 +1,4 @@
-"""DiceCrossEntropy against an oracle written with loops, in float64."""
+"""Losses against oracles written with loops, in float64."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from segfocal.losses import DiceCrossEntropy
+from segfocal.losses import AtScale, DiceBinaryCrossEntropy, DiceCrossEntropy
 
 CLASSES = 4
 
@@ -140,3 +140,60 @@ def test_the_config_rebuilds_the_loss():
     assert isinstance(again, DiceCrossEntropy)
     assert again.get_config() == loss.get_config()
     assert (again.ignore_class, again.dice_weight, again.name) == (7, 0.25, "mine")
+
+
+def region_oracle(labels, logits, ignored=-1):
+    """Go through pixels and regions one by one."""
+    regions = logits.shape[-1]
+    entropy, counted = 0.0, 0
+    both, either, present = np.zeros(regions), np.zeros(regions), set()
+    for place in np.ndindex(*labels.shape):
+        label, region = int(labels[place]), place[-1]
+        if label == ignored:
+            continue
+        probability = 1 / (1 + math.exp(-float(logits[place])))
+        entropy -= math.log(probability if label else 1 - probability)
+        counted += 1
+        either[region] += probability + label
+        both[region] += probability * label
+        if label:
+            present.add(region)
+    if not counted:
+        return 0.0
+    dice = sum(1 - 2 * both[k] / either[k] for k in present) / max(len(present), 1)
+    return entropy / counted + dice
+
+
+@pytest.mark.parametrize("ignored", [-1, 255])
+def test_regions_cost_binary_cross_entropy_plus_dice(ignored):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 2, (2, 5, 6, 3)).astype("int32")
+    labels[..., 2] = 0  # a region that does not occur
+    labels[rng.random(labels.shape) < 0.3] = ignored
+    logits = rng.normal(0, 2, labels.shape).astype("float32")
+    found = float(DiceBinaryCrossEntropy(ignore_class=ignored)(labels, logits))
+    assert found == pytest.approx(region_oracle(labels, logits, ignored), rel=1e-5)
+
+
+def test_regions_survive_huge_logits_and_batches_without_labels():
+    loss = DiceBinaryCrossEntropy()
+    logits = np.array([[[1e4, -1e4]]], "float32")
+    assert float(loss(np.array([[[1, 0]]]), logits)) == pytest.approx(0, abs=1e-5)
+    assert float(loss(np.array([[[0, 1]]]), logits)) == pytest.approx(1e4 + 1, rel=1e-3)
+    assert float(loss(np.full((1, 1, 2), -1), logits)) == 0
+
+
+@pytest.mark.parametrize("side", [12, 13, 15, 17])
+@pytest.mark.parametrize("factor", [2, 4])
+def test_smaller_logits_meet_the_labels_at_the_middle_of_their_positions(side, factor):
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, CLASSES, (2, side, 9)).astype("int32")
+    small = -(-side // factor), -(-9 // factor)
+    logits = rng.normal(0, 2, (2, *small, CLASSES)).astype("float32")
+    loss = AtScale(DiceCrossEntropy(), factor)
+    middle = factor // 2
+    seen = labels[:, middle::factor, middle::factor]
+    expected = oracle(seen, logits[:, : seen.shape[1], : seen.shape[2]])
+    assert float(loss(labels, logits)) == pytest.approx(expected, rel=1e-5)
+    again = keras.losses.deserialize(keras.losses.serialize(loss))
+    assert float(again(labels, logits)) == pytest.approx(expected, rel=1e-5)

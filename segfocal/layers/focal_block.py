@@ -30,7 +30,7 @@ class FocalBlock(keras.layers.Layer):
 
     Args:
         focal_window, focal_levels, focal_factor, ndim, gate_activation, context,
-        global_context, normalize_modulator, use_postln_in_modulation: See
+        global_context, local_window, normalize_modulator, use_postln_in_modulation: See
             :class:`~segfocal.layers.focal_modulation.FocalModulation`.
         mlp_ratio: Hidden width of the MLP relative to the number of channels.
         use_postln: Post-norm instead of pre-norm.
@@ -40,7 +40,8 @@ class FocalBlock(keras.layers.Layer):
 
     Call arguments:
         inputs: Array ``(batch, *space, channels)``.
-        valid: Optional ``(batch, *space, 1)`` of ones and zeros, passed to the modulation.
+        valid, scan_mean, counted: Passed to the modulation; with ``counted`` the result is a
+            pair, as there.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class FocalBlock(keras.layers.Layer):
         gate_activation: GateActivation = None,
         context: Context = "chained",
         global_context: GlobalContext = "tile",
+        local_window: int | Sequence[int] | None = None,
         normalize_modulator: bool = False,
         use_postln_in_modulation: bool = False,
         mlp_ratio: float = 4.0,
@@ -76,6 +78,7 @@ class FocalBlock(keras.layers.Layer):
             gate_activation=gate_activation,
             context=context,
             global_context=global_context,
+            local_window=local_window,
             normalize_modulator=normalize_modulator,
             use_postln_in_modulation=use_postln_in_modulation,
             dtype=policy,
@@ -118,11 +121,14 @@ class FocalBlock(keras.layers.Layer):
         self,
         inputs: KerasTensor,
         valid: KerasTensor | None = None,
+        scan_mean: KerasTensor | None = None,
+        counted: KerasTensor | None = None,
         training: bool | None = None,
-    ) -> KerasTensor:
+    ) -> Any:
         x = inputs
         branch = x if self.use_postln else self.norm_1(x)
-        branch = self.modulation(branch, valid=valid)
+        branch = self.modulation(branch, valid=valid, scan_mean=scan_mean, counted=counted)
+        branch, total = (branch, None) if counted is None else branch
         branch = self.norm_1(branch) if self.use_postln else branch
         x = x + self.path_1(_scaled(branch, self.scale_1), training=training)
 
@@ -130,10 +136,11 @@ class FocalBlock(keras.layers.Layer):
         branch = self.dropout_1(exact_gelu(self.expand(branch)), training=training)
         branch = self.dropout_2(self.reduce(branch), training=training)
         branch = self.norm_2(branch) if self.use_postln else branch
-        return x + self.path_2(_scaled(branch, self.scale_2), training=training)
+        x = x + self.path_2(_scaled(branch, self.scale_2), training=training)
+        return x if counted is None else (x, total)
 
     def compute_output_shape(
-        self, input_shape: tuple[int | None, ...], valid_shape: object = None
+        self, input_shape: tuple[int | None, ...], *others: object, **more: object
     ) -> tuple[int | None, ...]:
         return tuple(input_shape)
 
@@ -141,9 +148,11 @@ class FocalBlock(keras.layers.Layer):
         self,
         inputs: KerasTensor,
         valid: KerasTensor | None = None,
+        scan_mean: KerasTensor | None = None,
+        counted: KerasTensor | None = None,
         training: bool | None = None,
-    ) -> KerasTensor:
-        return KerasTensor(inputs.shape, dtype=self.compute_dtype)
+    ) -> Any:
+        return self.modulation.compute_output_spec(inputs, counted=counted)
 
     def get_config(self) -> dict[str, Any]:
         modulation = self.modulation
@@ -156,6 +165,7 @@ class FocalBlock(keras.layers.Layer):
             "gate_activation": modulation.gate_activation,
             "context": modulation.context,
             "global_context": modulation.global_context,
+            "local_window": modulation.local_window,
             "normalize_modulator": modulation.normalize_modulator,
             "use_postln_in_modulation": modulation.use_postln_in_modulation,
             "mlp_ratio": self.mlp_ratio,

@@ -7,7 +7,8 @@ Deviations from the published code (microsoft/FocalNet, ``classification/focalne
 * The global mean runs over valid positions only.
 * Works on ``(batch, *space, channels)`` with two or three spatial axes and any sizes.
 * Options that the publication does not have: ``gate_activation="softmax"`` and
-  ``context="parallel"``, as in tutorials; ``global_context="none"``; a kernel per axis.
+  ``context="parallel"``, as in tutorials; a ``global_context`` other than ``"tile"``; a kernel
+  per axis.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from keras import KerasTensor, ops
 
 from segfocal.layers.activation import exact_gelu
 from segfocal.layers.depthwise import depthwise_conv
+from segfocal.layers.local_mean import local_mean
 
 __all__ = ["FocalModulation", "focal_kernels"]
 
@@ -28,7 +30,7 @@ LAYER_NORM_EPSILON = 1e-5
 
 GateActivation = Literal["softmax"] | None
 Context = Literal["chained", "parallel"]
-GlobalContext = Literal["tile", "none"]
+GlobalContext = Literal["tile", "local", "frozen", "none"]
 
 
 def focal_kernels(
@@ -66,16 +68,25 @@ class FocalModulation(keras.layers.Layer):
         ndim: 2 for ``(batch, rows, cols, channels)``, 3 for volumes.
         gate_activation: None as published (gates are linear), or ``"softmax"`` over levels.
         context: ``"chained"`` as published, or ``"parallel"``: every level looks at ``c_0``.
-        global_context: ``"tile"``: the last level averages all valid positions the layer
-            sees, as published; ``"none"``: the last level is left out, and the layer is a
-            local operator.
-        normalize_modulator: Divide the gated sum by L + 1.
+        global_context: What the last level averages. ``"tile"``: all valid positions that the
+            layer sees, as published. ``"local"``: a box of ``local_window`` around each
+            position, shifted inward at borders. ``"frozen"``: nothing; the mean is given in
+            the call, and the layer is a local operator. ``"none"``: the last level is left
+            out, and the layer is a local operator. The first three have the same weights.
+        local_window: Sides of the box of ``"local"`` in positions, one number or one per axis.
+        normalize_modulator: Divide the gated sum by the number of gates, L + 1 (L with
+            ``global_context="none"``).
         use_postln_in_modulation: Normalise ``q * m`` before the last projection.
 
     Call arguments:
         inputs: Array ``(batch, *space, channels)``.
         valid: Optional array ``(batch, *space, 1)`` of ones and zeros; zeros do not enter the
-            global mean. Left out: all ones.
+            mean. Left out: all ones.
+        scan_mean: With ``"frozen"``, the mean of ``c_L`` over the scan, ``(batch, channels)``;
+            left out, the mean over the tile stands in for it.
+        counted: Optional array ``(batch, *space, 1)`` of ones and zeros. When it is given, the
+            call returns the sum of ``c_L`` over counted positions ``(batch, channels)`` as a
+            second result: the means of a scan are measured with it.
     """
 
     def __init__(
@@ -87,6 +98,7 @@ class FocalModulation(keras.layers.Layer):
         gate_activation: GateActivation = None,
         context: Context = "chained",
         global_context: GlobalContext = "tile",
+        local_window: int | Sequence[int] | None = None,
         normalize_modulator: bool = False,
         use_postln_in_modulation: bool = False,
         **kwargs: Any,
@@ -96,12 +108,27 @@ class FocalModulation(keras.layers.Layer):
             ("ndim", ndim, (2, 3)),
             ("gate_activation", gate_activation, (None, "softmax")),
             ("context", context, ("chained", "parallel")),
-            ("global_context", global_context, ("tile", "none")),
+            ("global_context", global_context, ("tile", "local", "frozen", "none")),
         ):
             if value not in choices:
                 raise ValueError(f"{what}={value!r}; expected one of {choices}")
         if focal_levels < 1:
             raise ValueError(f"focal_levels={focal_levels}; expected at least 1")
+        self.local_window: tuple[int, ...] | None = None
+        if local_window is not None:
+            self.local_window = (
+                (local_window,) * ndim
+                if isinstance(local_window, int)
+                else tuple(int(side) for side in local_window)
+            )
+        if (global_context == "local") != (self.local_window is not None) or (
+            self.local_window is not None
+            and (len(self.local_window) != ndim or min(self.local_window) < 1)
+        ):
+            raise ValueError(
+                f"local_window={local_window} with global_context={global_context!r}; expected "
+                f"{ndim} positive numbers with 'local' and None otherwise"
+            )
         self.focal_window = (
             focal_window if isinstance(focal_window, int) else tuple(int(w) for w in focal_window)
         )
@@ -114,7 +141,7 @@ class FocalModulation(keras.layers.Layer):
         self.normalize_modulator = normalize_modulator
         self.use_postln_in_modulation = use_postln_in_modulation
         self.kernels = focal_kernels(self.focal_window, focal_levels, focal_factor, ndim)
-        self.num_gates = focal_levels + (global_context == "tile")
+        self.num_gates = focal_levels + (global_context != "none")
         self.focal_layers = [
             depthwise_conv(kernel, self.dtype_policy, f"focal_{level}")
             for level, kernel in enumerate(self.kernels)
@@ -148,7 +175,13 @@ class FocalModulation(keras.layers.Layer):
             self.post_norm.build(input_shape)
         self.built = True
 
-    def call(self, inputs: KerasTensor, valid: KerasTensor | None = None) -> KerasTensor:
+    def call(
+        self,
+        inputs: KerasTensor,
+        valid: KerasTensor | None = None,
+        scan_mean: KerasTensor | None = None,
+        counted: KerasTensor | None = None,
+    ) -> Any:
         query = self.query_projection(inputs)
         start = self.context_projection(inputs)
         gates = self.gate_projection(inputs)
@@ -160,8 +193,8 @@ class FocalModulation(keras.layers.Layer):
         for level, focal in enumerate(self.focal_layers):
             context = exact_gelu(focal(context if self.context == "chained" else start))
             gathered = gathered + context * gates[..., level : level + 1]
-        if self.global_context == "tile":
-            mean = exact_gelu(self._mean(context, valid))
+        if self.global_context != "none":
+            mean = exact_gelu(self._mean(context, valid, scan_mean))
             gathered = gathered + mean * gates[..., self.focal_levels :]
         if self.normalize_modulator:
             gathered = gathered / float(self.num_gates)
@@ -169,27 +202,50 @@ class FocalModulation(keras.layers.Layer):
         modulated = query * self.modulator_projection(gathered)
         if self.post_norm is not None:
             modulated = self.post_norm(modulated)
-        return self.output_projection(modulated)
+        result = self.output_projection(modulated)
+        if counted is None:
+            return result
+        return result, self._sum(context, counted)
 
-    def _mean(self, context: KerasTensor, valid: KerasTensor | None) -> KerasTensor:
+    def _mean(
+        self, context: KerasTensor, valid: KerasTensor | None, scan_mean: KerasTensor | None
+    ) -> KerasTensor:
+        """Return what the last level sees, broadcastable to ``(batch, *space, channels)``."""
+        if scan_mean is not None:
+            channels = context.shape[-1]
+            mean = ops.reshape(scan_mean, (-1, *(1,) * self.ndim, channels))
+            return ops.cast(mean, self.compute_dtype)
+        if self.local_window is not None:
+            weight = ops.ones_like(context[..., :1]) if valid is None else valid
+            return ops.cast(local_mean(context, weight, self.local_window), self.compute_dtype)
         space = tuple(range(1, self.ndim + 1))
         if valid is None:
             return ops.mean(context, axis=space, keepdims=True)
+        count = ops.sum(ops.cast(valid, "float32"), axis=space, keepdims=True)
+        total = ops.reshape(self._sum(context, valid), (-1, *(1,) * self.ndim, context.shape[-1]))
+        return ops.cast(total / ops.maximum(count, 1.0), self.compute_dtype)
+
+    def _sum(self, context: KerasTensor, weight: KerasTensor) -> KerasTensor:
         # In float32: half precision can neither sum nor count the positions of a tile.
-        weight = ops.cast(valid, "float32")
-        total = ops.sum(ops.cast(context, "float32") * weight, axis=space, keepdims=True)
-        count = ops.maximum(ops.sum(weight, axis=space, keepdims=True), 1.0)
-        return ops.cast(total / count, self.compute_dtype)
+        weighted = ops.cast(context, "float32") * ops.cast(weight, "float32")
+        return ops.sum(weighted, axis=tuple(range(1, self.ndim + 1)))
 
     def compute_output_shape(
-        self, input_shape: tuple[int | None, ...], valid_shape: object = None
+        self, input_shape: tuple[int | None, ...], *others: object, **more: object
     ) -> tuple[int | None, ...]:
         return tuple(input_shape)
 
     def compute_output_spec(
-        self, inputs: KerasTensor, valid: KerasTensor | None = None
-    ) -> KerasTensor:
-        return KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        self,
+        inputs: KerasTensor,
+        valid: KerasTensor | None = None,
+        scan_mean: KerasTensor | None = None,
+        counted: KerasTensor | None = None,
+    ) -> Any:
+        result = KerasTensor(inputs.shape, dtype=self.compute_dtype)
+        if counted is None:
+            return result
+        return result, KerasTensor((inputs.shape[0], inputs.shape[-1]), dtype="float32")
 
     def get_config(self) -> dict[str, Any]:
         return {
@@ -201,6 +257,7 @@ class FocalModulation(keras.layers.Layer):
             "gate_activation": self.gate_activation,
             "context": self.context,
             "global_context": self.global_context,
+            "local_window": self.local_window,
             "normalize_modulator": self.normalize_modulator,
             "use_postln_in_modulation": self.use_postln_in_modulation,
         }

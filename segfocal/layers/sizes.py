@@ -66,20 +66,32 @@ class CropLike(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="segfocal")
 class Double(keras.layers.Layer):
-    """Repeats every pixel twice along each spatial axis (nearest-neighbour upsampling).
+    """Doubles every spatial axis.
 
-    The same as Keras's ``UpSampling2D(2)`` and ``UpSampling3D(2)`` in one layer. Stacking and
-    reshaping takes no arithmetic on integer tensors, of which TensorFlow on CPU complains on
-    standard error where ``keras.ops.repeat`` needs it.
+    The same as Keras's ``UpSampling2D(2)`` and ``UpSampling3D(2)`` in one layer, and with
+    ``"linear"`` what ``UpSampling2D(2, interpolation="bilinear")`` does, in three dimensions
+    too (half-pixel centres, the edge repeated). Stacking and reshaping takes no arithmetic on
+    integer tensors, of which TensorFlow on CPU complains on standard error where
+    ``keras.ops.repeat`` needs it.
+
+    Args:
+        interpolation: ``"nearest"`` or ``"linear"``.
     """
+
+    def __init__(self, interpolation: str = "nearest", **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        if interpolation not in ("nearest", "linear"):
+            raise ValueError(f"interpolation={interpolation!r}; expected 'nearest' or 'linear'")
+        self.interpolation = interpolation
 
     def call(self, inputs: KerasTensor) -> KerasTensor:
         x = inputs
         for axis in range(1, len(inputs.shape) - 1):
+            pair = [x, x] if self.interpolation == "nearest" else _between(x, axis)
             shape = list(ops.shape(x))
             shape[0] = -1
             shape[axis] = 2 * shape[axis]
-            x = ops.reshape(ops.stack([x, x], axis=axis + 1), shape)
+            x = ops.reshape(ops.stack(pair, axis=axis + 1), shape)
         return x
 
     def compute_output_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
@@ -88,3 +100,17 @@ class Double(keras.layers.Layer):
 
     def compute_output_spec(self, inputs: KerasTensor) -> KerasTensor:
         return KerasTensor(self.compute_output_shape(inputs.shape), dtype=inputs.dtype)
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "interpolation": self.interpolation}
+
+
+def _between(x: KerasTensor, axis: int) -> list[KerasTensor]:
+    """Return the two pixels that take the place of each: a quarter towards its neighbours."""
+
+    def part(*bounds: int | None) -> KerasTensor:
+        return x[(*(slice(None),) * axis, slice(*bounds))]
+
+    before = ops.concatenate([part(0, 1), part(0, -1)], axis=axis)
+    after = ops.concatenate([part(1, None), part(-1, None)], axis=axis)
+    return [0.75 * x + 0.25 * before, 0.75 * x + 0.25 * after]

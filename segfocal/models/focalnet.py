@@ -2,7 +2,8 @@
 
 Deviations from the published network: any image size (padded at the end, see
 :class:`~segfocal.layers.PatchEmbedding`), any number of channels, volumes, a second input
-``valid``; features are taken before each downsampling, so that P2 has stride 4.
+``valid``, other global contexts; features are taken before each downsampling, so that P2 has
+stride 4.
 """
 
 from __future__ import annotations
@@ -11,16 +12,15 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
-from keras import KerasTensor, ops
+from keras import ops
 
-from segfocal.layers import FocalBlock, PadToMultiple, PatchEmbedding
 from segfocal.layers.focal_modulation import (
     LAYER_NORM_EPSILON,
     Context,
     GateActivation,
     GlobalContext,
 )
+from segfocal.models.encoding import block_channels, encode
 from segfocal.models.inputs import with_valid
 from segfocal.presets import PRESETS
 
@@ -32,7 +32,9 @@ class FocalNet(keras.Model):
     """FocalNet encoder for images or volumes of any size.
 
     Inputs: a dict of ``image`` ``(batch, *space, channels)``, already standardised, and
-    ``valid`` ``(batch, *space)`` boolean; or the image alone (everything valid).
+    ``valid`` ``(batch, *space)`` boolean; or the image alone (everything valid). With
+    ``global_context="frozen"`` also ``context`` ``(batch, context_size)``: the means of a scan,
+    see :func:`segfocal.calibrate`.
 
     Outputs: without ``num_classes`` a dict of feature arrays ``P2`` to ``P5``, where ``Pn`` is
     ``2**n`` times smaller than the image and has ``embed_dim * 2**(n-2)`` channels; with
@@ -44,14 +46,17 @@ class FocalNet(keras.Model):
             override it.
         ndim: 2 or 3 spatial axes.
         num_classes: Adds normalisation, global mean over valid positions and a linear head.
-        embed_dim, depths, focal_levels, focal_window, drop_path: See
-            :class:`~segfocal.presets.Preset`; ``focal_window`` may be one per axis.
-        mlp_ratio, gate_activation, context, global_context, normalize_modulator,
-        use_postln_in_modulation, use_postln, layerscale: See
+        embed_dim, depths, focal_levels, focal_window, drop_path, conv_stem, use_postln,
+        layerscale, use_postln_in_modulation, normalize_modulator: See
+            :class:`~segfocal.presets.Preset`; left out, as the preset has it. ``focal_window``
+            may be one per axis; ``layerscale=0`` means none.
+        mlp_ratio, gate_activation, context, global_context: See
             :class:`~segfocal.layers.FocalBlock`.
+        local_context: Sides in pixels of the box that ``global_context="local"`` averages: the
+            size of the training patches.
 
     Raises:
-        ValueError: Unknown preset.
+        ValueError: Unknown preset, or options that do not go together.
     """
 
     def __init__(
@@ -65,13 +70,15 @@ class FocalNet(keras.Model):
         focal_levels: int | None = None,
         focal_window: int | Sequence[int] | None = None,
         drop_path: float | None = None,
+        conv_stem: bool | None = None,
         mlp_ratio: float = 4.0,
         gate_activation: GateActivation = None,
         context: Context = "chained",
         global_context: GlobalContext = "tile",
-        normalize_modulator: bool = False,
-        use_postln_in_modulation: bool = False,
-        use_postln: bool = False,
+        local_context: int | Sequence[int] | None = None,
+        normalize_modulator: bool | None = None,
+        use_postln_in_modulation: bool | None = None,
+        use_postln: bool | None = None,
         layerscale: float | None = None,
         name: str = "focalnet",
         dtype: Any = None,
@@ -80,76 +87,78 @@ class FocalNet(keras.Model):
             raise ValueError(f"preset {preset!r} is unknown; expected one of {', '.join(PRESETS)}")
         if ndim not in (2, 3):
             raise ValueError(f"ndim={ndim}; expected 2 or 3")
+        if isinstance(local_context, int):
+            local_context = (local_context,) * ndim
+        if (global_context == "local") != (local_context is not None) or (
+            local_context is not None and (len(local_context) != ndim or min(local_context) < 1)
+        ):
+            raise ValueError(
+                f"local_context={local_context} with global_context={global_context!r}; expected "
+                f"the {ndim} sides of a box in pixels with 'local' and None otherwise"
+            )
         sizes = PRESETS[preset]
-        embed_dim = sizes.embed_dim if embed_dim is None else embed_dim
-        depths = tuple(sizes.depths if depths is None else depths)
-        focal_levels = sizes.focal_levels if focal_levels is None else focal_levels
-        focal_window = sizes.focal_window if focal_window is None else focal_window
-        if not isinstance(focal_window, int):
-            focal_window = [int(side) for side in focal_window]  # as JSON has it
-        drop_path = sizes.drop_path if drop_path is None else drop_path
-        options: dict[str, Any] = {
-            "focal_levels": focal_levels,
-            "focal_window": focal_window,
-            "mlp_ratio": mlp_ratio,
-            "gate_activation": gate_activation,
-            "context": context,
-            "global_context": global_context,
-            "normalize_modulator": normalize_modulator,
-            "use_postln_in_modulation": use_postln_in_modulation,
-            "use_postln": use_postln,
-            "layerscale": layerscale,
-        }
 
-        image = keras.Input((None,) * ndim + (in_channels,), name="image")
-        valid = keras.Input((None,) * ndim, dtype="bool", name="valid")
-        mask = ops.cast(ops.expand_dims(valid, -1), "float32")
-        # What stands at invalid pixels must not reach valid ones through the convolutions.
-        x = ops.where(ops.expand_dims(valid, -1), image, 0.0)
-        rates = np.linspace(0.0, drop_path, sum(depths)).tolist()
-        outputs: dict[str, KerasTensor] = {}
-        for stage, depth in enumerate(depths):
-            patch = (4 if stage == 0 else 2,) * ndim
-            # The published downsampling ends a stage; as the start of the next one it is
-            # the same computation, and the feature before it has a name.
-            x = PatchEmbedding(
-                embed_dim * 2**stage, patch, dtype=dtype, name=f"stage{stage + 1}_embed"
-            )(x)
-            mask = _shrink(mask, patch, name=f"stage{stage + 1}_valid")
-            for block in range(depth):
-                x = FocalBlock(
-                    **options,
-                    ndim=ndim,
-                    drop_path=rates[sum(depths[:stage]) + block],
-                    dtype=dtype,
-                    name=f"stage{stage + 1}_block{block + 1}",
-                )(x, valid=mask)
-            outputs[f"P{stage + 2}"] = x
-        result: Any = outputs
-        if num_classes is not None:
-            x = keras.layers.LayerNormalization(
-                epsilon=LAYER_NORM_EPSILON, dtype=dtype, name="norm"
-            )(x)
-            space = tuple(range(1, ndim + 1))
-            weight = ops.cast(mask, x.dtype)
-            count = ops.maximum(ops.sum(weight, axis=space), 1.0)
-            pooled = ops.sum(x * weight, axis=space) / count
-            result = keras.layers.Dense(num_classes, dtype="float32", name="head")(pooled)
+        def chosen(name: str, given: Any) -> Any:
+            return getattr(sizes, name) if given is None else given
 
-        super().__init__({"image": image, "valid": valid}, result, name=name)
-        self._config = {
+        focal_window = chosen("focal_window", focal_window)
+        config: dict[str, Any] = {
             "in_channels": in_channels,
             "preset": preset,
             "ndim": ndim,
             "num_classes": num_classes,
-            "embed_dim": embed_dim,
-            "depths": list(depths),
-            "drop_path": drop_path,
-            **options,
+            "embed_dim": chosen("embed_dim", embed_dim),
+            "depths": list(chosen("depths", depths)),
+            "focal_levels": chosen("focal_levels", focal_levels),
+            # Lists, as JSON has them.
+            "focal_window": focal_window if isinstance(focal_window, int) else [*focal_window],
+            "drop_path": chosen("drop_path", drop_path),
+            "conv_stem": chosen("conv_stem", conv_stem),
+            "mlp_ratio": mlp_ratio,
+            "gate_activation": gate_activation,
+            "context": context,
+            "global_context": global_context,
+            "local_context": None if local_context is None else [*local_context],
+            "normalize_modulator": chosen("normalize_modulator", normalize_modulator),
+            "use_postln_in_modulation": chosen(
+                "use_postln_in_modulation", use_postln_in_modulation
+            ),
+            "use_postln": chosen("use_postln", use_postln),
+            "layerscale": chosen("layerscale", layerscale),
         }
-        self.embed_dim = embed_dim
+
+        inputs = {
+            "image": keras.Input((None,) * ndim + (in_channels,), name="image"),
+            "valid": keras.Input((None,) * ndim, dtype="bool", name="valid"),
+        }
+        context_size = sum(block_channels(config))
+        if global_context == "frozen":
+            inputs["context"] = keras.Input((context_size,), name="context")
+        encoded = encode(
+            config,
+            inputs["image"],
+            inputs["valid"],
+            dtype=dtype,
+            context=inputs.get("context"),
+        )
+        result: Any = encoded.features
+        if num_classes is not None:
+            x = keras.layers.LayerNormalization(
+                epsilon=LAYER_NORM_EPSILON, dtype=dtype, name="norm"
+            )(encoded.features["P5"])
+            space = tuple(range(1, ndim + 1))
+            weight = ops.cast(encoded.valid, x.dtype)
+            count = ops.maximum(ops.sum(weight, axis=space), 1.0)
+            pooled = ops.sum(x * weight, axis=space) / count
+            result = keras.layers.Dense(num_classes, dtype="float32", name="head")(pooled)
+
+        super().__init__(inputs, result, name=name)
+        self._config = config
+        self.embed_dim: int = config["embed_dim"]
         self.ndim = ndim
-        self.output_stride = 2 ** (len(depths) + 1)
+        self.output_stride = 2 ** (len(config["depths"]) + 1)
+        self.global_context: GlobalContext = global_context
+        self.context_size = context_size
 
     @property
     def input_spec(self) -> None:
@@ -157,7 +166,9 @@ class FocalNet(keras.Model):
         return None
 
     def call(self, inputs: Any, training: bool | None = None, mask: Any = None) -> Any:
-        return super().call(with_valid(inputs), training=training, mask=mask)
+        return super().call(
+            with_valid(inputs, self.global_context == "frozen"), training=training, mask=mask
+        )
 
     def get_config(self) -> dict[str, Any]:
         return {**self._config, "name": self.name}
@@ -165,10 +176,3 @@ class FocalNet(keras.Model):
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> FocalNet:
         return cls(**config)
-
-
-def _shrink(mask: KerasTensor, patch: tuple[int, ...], name: str) -> KerasTensor:
-    """Return which patches hold at least one valid pixel."""
-    pool = keras.layers.MaxPooling3D if len(patch) == 3 else keras.layers.MaxPooling2D
-    padded = PadToMultiple(patch, dtype="float32", name=f"{name}_pad")(mask)
-    return pool(patch, data_format="channels_last", dtype="float32", name=name)(padded)

@@ -31,6 +31,19 @@ def depthwise(x, kernel):
     return out
 
 
+def box_mean(context, chosen, window):
+    """Mean of chosen positions in the box around each position, shifted inward at borders."""
+    out = np.zeros_like(context)
+    for place in np.ndindex(*context.shape[:-1]):
+        box = []
+        for at, side, length in zip(place, window, context.shape, strict=False):
+            start = max(0, min(at - side // 2, length - side))
+            box.append(slice(start, min(start + side, length)))
+        inside = context[tuple(box)][chosen[tuple(box)]]
+        out[place] = inside.mean(0) if len(inside) else 0
+    return out
+
+
 def oracle(layer, x, valid=None):
     def dense(inputs, name):
         part = getattr(layer, name)
@@ -46,10 +59,11 @@ def oracle(layer, x, valid=None):
         kernel = np.float64(focal.kernel)
         context = gelu(depthwise(context if layer.context == "chained" else start, kernel))
         gathered = gathered + context * gates[..., level : level + 1]
-    if layer.global_context == "tile":
+    if layer.global_context != "none":
         for sample in range(len(x)):
             chosen = np.ones(x.shape[1:-1], bool) if valid is None else valid[sample, ..., 0] > 0
-            mean = context[sample][chosen].mean(0) if chosen.any() else 0 * context[sample, 0, 0]
+            window = layer.local_window or x.shape[1:-1]
+            mean = box_mean(context[sample], chosen, window)
             gathered[sample] += gelu(mean) * gates[sample, ..., layer.focal_levels :]
     if layer.normalize_modulator:
         gathered = gathered / gates.shape[-1]
@@ -79,6 +93,9 @@ def shaken(layer, shape, seed=0):
         {"gate_activation": "softmax", "context": "parallel"},
         {"context": "parallel"},
         {"global_context": "none"},
+        {"global_context": "frozen"},
+        {"global_context": "local", "local_window": 4},
+        {"global_context": "local", "local_window": 5, "gate_activation": "softmax"},
         {"normalize_modulator": True},
         {"use_postln_in_modulation": True},
         {"normalize_modulator": True, "global_context": "none", "gate_activation": "softmax"},
@@ -106,8 +123,11 @@ def test_a_kernel_per_axis_equals_the_oracle(window):
 
 
 @pytest.mark.parametrize("shape", [(6, 5, 4), (4, 3, 5, 2)])
-def test_invalid_positions_do_not_enter_the_global_mean(shape):
-    layer = shaken(FocalModulation(ndim=len(shape) - 1), shape)
+@pytest.mark.parametrize(
+    "options", [{}, {"global_context": "local", "local_window": 3}], ids=["tile", "local"]
+)
+def test_invalid_positions_do_not_enter_the_mean(shape, options):
+    layer = shaken(FocalModulation(ndim=len(shape) - 1, **options), shape)
     rng = np.random.default_rng(1)
     x = rng.normal(size=(3, *shape)).astype("float32")
     valid = (rng.random((3, *shape[:-1], 1)) > 0.4).astype("float32")
@@ -117,6 +137,48 @@ def test_invalid_positions_do_not_enter_the_global_mean(shape):
         layer(x, valid=valid), expected, rtol=2e-4, atol=2e-4 * np.abs(expected).max()
     )
     assert np.abs(expected - oracle(layer, x)).max() > 1e-2, "the mask makes no difference here"
+
+
+def test_a_box_as_large_as_the_image_is_the_tile():
+    shape = (9, 6, 3)
+    tile = shaken(FocalModulation(), shape)
+    local = shaken(FocalModulation(global_context="local", local_window=(9, 6)), shape)
+    x = np.random.default_rng(1).normal(size=(2, *shape)).astype("float32")
+    np.testing.assert_allclose(local(x), tile(x), rtol=1e-5, atol=1e-4)
+
+
+def test_a_frozen_mean_is_used_as_it_is_given():
+    shape = (6, 7, 3)
+    tile = shaken(FocalModulation(), shape)
+    frozen = shaken(FocalModulation(global_context="frozen"), shape)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, *shape)).astype("float32")
+    everywhere = np.ones((2, *shape[:-1], 1), "float32")
+    _, sums = frozen(x, counted=everywhere)
+    means = np.asarray(sums) / (6 * 7)
+    np.testing.assert_allclose(frozen(x, scan_mean=means), tile(x), rtol=1e-5, atol=1e-4)
+    # Given the mean, a change far away changes nothing.
+    changed = x.copy()
+    changed[:, 0, 0] += 3
+    near, far = (np.asarray(frozen(array, scan_mean=means)) for array in (x, changed))
+    np.testing.assert_array_equal(near[:, -1, -1], far[:, -1, -1])
+    assert np.abs(near[:, 0, 0] - far[:, 0, 0]).max() > 1e-2
+
+
+@pytest.mark.parametrize("shape", [(6, 7, 3), (4, 5, 3, 2)])
+def test_sums_of_the_last_context_run_over_counted_positions(shape):
+    layer = shaken(FocalModulation(ndim=len(shape) - 1), shape)
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(2, *shape)).astype("float32")
+    counted = (rng.random((2, *shape[:-1], 1)) > 0.5).astype("float32")
+    result, sums = layer(x, counted=counted)
+    np.testing.assert_array_equal(result, layer(x))
+    context = np.float64(x) @ np.float64(layer.context_projection.kernel)
+    context += np.float64(layer.context_projection.bias)
+    for focal in layer.focal_layers:
+        context = gelu(depthwise(context, np.float64(focal.kernel)))
+    expected = (context * counted).sum(tuple(range(1, len(shape))))
+    np.testing.assert_allclose(sums, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 def test_without_global_context_the_layer_is_local():
@@ -144,6 +206,7 @@ def test_kernels_grow_by_the_focal_factor_except_along_an_axis_of_one():
         {"gate_activation": "sigmoid"},
         {"context": "serial"},
         {"global_context": "image"},
+        {"local_window": 5},
     ],
 )
 def test_wrong_options_are_refused_by_name(wrong):
@@ -152,11 +215,17 @@ def test_wrong_options_are_refused_by_name(wrong):
         FocalModulation(**wrong)
 
 
+@pytest.mark.parametrize("window", [None, 0, (3, 3, 3)])
+def test_a_local_context_needs_the_sides_of_its_box(window):
+    with pytest.raises(ValueError, match="expected 2 positive numbers with 'local'"):
+        FocalModulation(global_context="local", local_window=window)
+
+
 def test_the_config_rebuilds_the_layer():
     layer = FocalModulation(
         focal_window=(1, 3, 5), focal_levels=3, focal_factor=4, ndim=3, gate_activation="softmax",
-        context="parallel", global_context="none", normalize_modulator=True,
-        use_postln_in_modulation=True, name="modulation",
+        context="parallel", global_context="local", local_window=(1, 8, 9),
+        normalize_modulator=True, use_postln_in_modulation=True, name="modulation",
     )  # fmt: skip
     again = FocalModulation.from_config(layer.get_config())
     assert again.get_config() == layer.get_config()

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from segfocal.layers import CropLike, PadToMultiple, PatchEmbedding, Standardize
+from segfocal.layers import CropLike, Double, PadToMultiple, PatchEmbedding, Standardize
 
 
 @pytest.mark.parametrize(("side", "padded"), [(1, 4), (3, 4), (4, 4), (5, 8)])
@@ -55,3 +55,46 @@ def test_standardising_large_values_survives_half_precision():
     x = np.full((1, 2, 2, 1), 1.2e6, "float32")
     found = np.asarray(keras.ops.cast(layer(x, np.ones((1, 2, 2, 1), bool)), "float32"))
     np.testing.assert_allclose(found, 2.0, rtol=1e-3)
+
+
+@pytest.mark.parametrize("space", [(5, 6), (33, 31), (5, 6, 7), (9, 10, 11)])
+def test_overlapping_patches_are_a_strided_convolution_with_zeros_around(space):
+    """Also guards against graph rewriting, which loses paddings before 3-D convolutions."""
+    for side in (2, 4):
+        inputs = keras.Input((None,) * len(space) + (2,))
+        layer = PatchEmbedding(3, (side,) * len(space), overlapping=True)
+        model = keras.Model(inputs, layer(inputs))
+        x = np.random.default_rng(0).normal(size=(1, *space, 2)).astype("float32")
+        kernel, bias = (np.asarray(w) for w in (layer.projection.kernel, layer.projection.bias))
+        assert kernel.shape[0] == 2 * side - 1
+        # Room for the kernel at both ends, and for the padding up to whole patches.
+        wide = np.pad(x[0], [(side // 2, 2 * side)] * len(space) + [(0, 0)])
+        counts = tuple(-(-length // side) for length in space)
+        expected = np.zeros((*counts, 3))
+        for place in np.ndindex(*counts):
+            window = tuple(slice(side * i, side * i + 2 * side - 1) for i in place)
+            vector = np.tensordot(wide[window], kernel, len(space) + 1) + bias
+            expected[place] = (vector - vector.mean()) / np.sqrt(vector.var() + 1e-5)
+        np.testing.assert_allclose(model.predict_on_batch(x)[0], expected, atol=2e-3)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_doubling_images_is_what_keras_does(interpolation):
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 3)).astype("float32")
+    mode = "bilinear" if interpolation == "linear" else "nearest"
+    expected = keras.layers.UpSampling2D(2, interpolation=mode)(x)
+    np.testing.assert_allclose(Double(interpolation)(x), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear"])
+def test_doubling_volumes_is_doubling_each_axis(interpolation):
+    x = np.random.default_rng(0).normal(size=(1, 4, 3, 5, 2)).astype("float32")
+    expected = x
+    mode = "bilinear" if interpolation == "linear" else "nearest"
+    double = keras.layers.UpSampling2D((2, 1), interpolation=mode)
+    for axis in (1, 2, 3):
+        moved = np.moveaxis(expected, axis, 1)
+        flat = moved.reshape(1, moved.shape[1], -1, 2)
+        doubled = np.asarray(double(flat)).reshape(1, -1, *moved.shape[2:])
+        expected = np.moveaxis(doubled, 1, axis)
+    np.testing.assert_allclose(Double(interpolation)(x), expected, atol=1e-5)

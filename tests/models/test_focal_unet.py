@@ -7,9 +7,10 @@ import keras
 import numpy as np
 import pytest
 
-from segfocal.card import Card, Channel, LabelClass, read_card
+from segfocal.card import Card, Channel, LabelClass
+from segfocal.card_files import read_card
 from segfocal.errors import ModelError
-from segfocal.losses import DiceCrossEntropy
+from segfocal.losses import AtScale, DiceBinaryCrossEntropy, DiceCrossEntropy
 from segfocal.models import FocalUNet
 
 
@@ -176,3 +177,168 @@ def test_a_card_of_a_newer_format_is_refused(card):
     stored = {**card.model_dump(mode="json"), "format": 2}
     with pytest.raises(ModelError, match=r"card format 2; .* update segfocal"):
         FocalUNet(card=stored)
+
+
+def wild(model):
+    """Give every kernel a value far from the small initial ones, so that contexts matter."""
+    rng = np.random.default_rng(0)
+    for weight in model.trainable_weights:
+        if weight.path.endswith(("kernel", "bias")):
+            weight.assign(rng.normal(0, 0.25, weight.shape))
+    return model
+
+
+def test_other_contexts_have_the_same_weights_and_other_means(card):
+    model = wild(FocalUNet(card=card, preset="nano"))
+    image = raw(np.random.default_rng(0), 1, 64, 64, 2)
+    expected = logits(model, image)
+    # The box of "local" is the card's tile, and the image is as large.
+    local = model.with_global_context("local")
+    assert local.encoder.get_config()["local_context"] == [64, 64]
+    scale = np.abs(expected).max()
+    np.testing.assert_allclose(logits(local, image), expected, atol=1e-3 * scale)
+    small = model.with_global_context("local", local_context=32)
+    assert np.abs(logits(small, image) - expected).max() > 1e-2 * scale
+    none = model.with_global_context("none")
+    assert np.abs(logits(none, image) - expected).max() > 1e-2 * scale
+    # There and back again; and what is the same already is not copied.
+    np.testing.assert_array_equal(logits(small.with_global_context("tile"), image), expected)
+    assert model.with_global_context("tile") is model
+
+
+def test_the_gates_that_stay_keep_their_weights_without_a_mean(card):
+    model = wild(FocalUNet(card=card, preset="nano"))
+    none = model.with_global_context("none")
+    gates = "stage1_block1"
+    mine = np.asarray(model.encoder.get_layer(gates).modulation.gate_projection.kernel)
+    other = np.asarray(none.encoder.get_layer(gates).modulation.gate_projection.kernel)
+    np.testing.assert_array_equal(other, mine[:, :-1])
+    with pytest.raises(ValueError, match="has no gate for a mean"):
+        none.with_global_context("tile")
+
+
+def test_a_local_context_needs_a_box_where_the_card_has_no_tile():
+    model = FocalUNet(num_classes=2, in_channels=1, preset="nano")
+    with pytest.raises(ValueError, match="pass local_context in pixels"):
+        model.with_global_context("local")
+
+
+@pytest.mark.parametrize("upsampling", ["linear", "transposed"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_other_upsampling_is_kept_and_fits(upsampling, ndim, tmp_path):
+    keras.utils.set_random_seed(0)
+    options = {"upsampling": upsampling, "dropout": 0.1}
+    model = FocalUNet(num_classes=2, in_channels=1, ndim=ndim, preset="nano", **options)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    image = np.random.default_rng(0).normal(size=(1, *(40,) * ndim, 1)).astype("float32")
+    np.testing.assert_array_equal(np.asarray(again(image)), np.asarray(model(image)))
+    assert (again.upsampling, again.dropout) == (upsampling, 0.1)
+    assert np.abs(np.asarray(model(image, training=True)) - np.asarray(model(image))).max() > 0
+
+
+def test_regions_are_overlapping_and_fit(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = FocalUNet(num_classes=2, in_channels=1, preset="nano", task="regions")
+    assert [label.value for label in model.card.classes] == [1, 2]
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 32, 32, 1)).astype("float32")
+    labels = np.concatenate([image > 0, image > 0.5], -1).astype("int32")
+    model.compile(keras.optimizers.AdamW(5e-3), DiceBinaryCrossEntropy())
+    losses = [float(model.train_on_batch(image, labels)) for _ in range(12)]
+    assert losses[-1] < 0.85 * losses[0]
+    model.save(tmp_path / "regions.keras")
+    assert read_card(tmp_path / "regions.keras").task == "regions"
+    with pytest.raises(ValueError, match="task=classes contradicts the card"):
+        FocalUNet(card=model.card, preset="nano", task="classes")
+
+
+def pyramid(channels=3, names=("P2", "P3", "P4", "P5"), stem=4):
+    """An encoder of somebody else: plain strided convolutions, any size, no mask."""
+    image = keras.Input((None, None, channels))
+    x = keras.layers.Conv2D(8, stem, stem, padding="same", name="theirs_stem")(image)
+    outputs = {names[0]: x}
+    for level, name in enumerate(names[1:]):
+        x = keras.layers.Conv2D(16 + 8 * level, 3, 2, padding="same", activation="relu")(x)
+        outputs[name] = x
+    return keras.Model(image, outputs, name="theirs")
+
+
+def test_any_encoder_that_gives_the_pyramid_will_do(tmp_path):
+    keras.utils.set_random_seed(0)
+    theirs = pyramid()
+    model = FocalUNet(num_classes=2, in_channels=3, encoder=theirs)
+    assert model.encoder is theirs
+    assert model.global_context is None
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 50, 40, 3)).astype("float32")
+    labels = (image[..., 0] > 0).astype("int32")
+    model.compile(keras.optimizers.AdamW(3e-3), DiceCrossEntropy())
+    losses = [float(model.train_on_batch(image, labels)) for _ in range(12)]
+    assert losses[-1] < 0.8 * losses[0]
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    np.testing.assert_allclose(np.asarray(again(image)), np.asarray(model(image)), atol=1e-5)
+    with pytest.raises(ValueError, match="no FocalNet; its context cannot be changed"):
+        model.with_global_context("none")
+
+
+@pytest.mark.parametrize(
+    ("encoder", "named"),
+    [
+        ({"channels": 4}, "does not suit"),
+        ({"names": ("P2", "P3", "P4", "C5")}, "'P5'"),
+        ({"stem": 2}, r"makes P2 of shape \(32, 32\).*expected \(16, 16\)"),
+    ],
+)
+def test_an_encoder_without_the_pyramid_is_refused(encoder, named):
+    with pytest.raises(ValueError, match=named):
+        FocalUNet(num_classes=2, in_channels=3, encoder=pyramid(**encoder))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_heads_for_training_share_the_layers_and_stay_behind(ndim, tmp_path):
+    keras.utils.set_random_seed(0)
+    model = FocalUNet(num_classes=2, in_channels=1, ndim=ndim, preset="nano")
+    trained = model.supervised(2)
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, *(34,) * ndim, 1)).astype("float32")
+    labels = (image[..., 0] > 0).astype("int32")
+    inputs = {"image": image, "valid": np.ones(image.shape[:-1], bool)}
+    outputs = {name: np.asarray(array) for name, array in trained(inputs).items()}
+    np.testing.assert_array_equal(outputs["logits"], np.asarray(model(image)))
+    assert outputs["logits_p1"].shape == (2, *(32,) * ndim, 2)
+    assert outputs["logits_p2"].shape == (2, *(16,) * ndim, 2)
+    loss = DiceCrossEntropy()
+    trained.compile(
+        keras.optimizers.AdamW(3e-3),
+        {"logits": loss, "logits_p1": AtScale(loss, 2), "logits_p2": AtScale(loss, 4)},
+        loss_weights={"logits": 0.5, "logits_p1": 0.3, "logits_p2": 0.2},
+    )
+    before = model.get_weights()
+    targets = {name: labels for name in outputs}
+    losses = [float(np.ravel(trained.train_on_batch(inputs, targets))[0]) for _ in range(12)]
+    assert losses[-1] < losses[0]
+    after = model.get_weights()
+    assert any(np.abs(a - b).max() > 0 for a, b in zip(before, after, strict=True))
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert again.count_params() == model.count_params() < trained.count_params()
+
+
+@pytest.mark.parametrize("levels", [0, 5])
+def test_heads_are_one_to_four(levels):
+    with pytest.raises(ValueError, match="expected 1 to 4"):
+        FocalUNet(num_classes=2, in_channels=1, preset="nano").supervised(levels)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_volumes_in_mixed_precision_are_finite_and_close(policy):
+    keras.utils.set_random_seed(0)
+    exact = FocalUNet(num_classes=3, in_channels=1, ndim=3, preset="nano")
+    half = FocalUNet(num_classes=3, in_channels=1, ndim=3, preset="nano", dtype=policy)
+    half.set_weights(exact.get_weights())
+    image = np.random.default_rng(0).normal(size=(1, 32, 32, 32, 1)).astype("float32")
+    found, expected = np.asarray(half(image)), np.asarray(exact(image))
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).max() < 0.1 * np.abs(expected).max()

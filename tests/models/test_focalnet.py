@@ -8,12 +8,18 @@ from segfocal.models import PRESETS, FocalNet
 
 # Computed from the published configurations; the counts with head are those that timm reports.
 PUBLISHED = {
-    "tiny_srf": (27_656_580, 28_427_116),
-    "tiny_lrf": (27_877_392, 28_647_928),
-    "small_srf": (49_120_680, 49_891_216),
-    "small_lrf": (49_571_904, 50_342_440),
-    "base_srf": (87_121_096, 88_148_144),
-    "base_lrf": (87_722_720, 88_749_768),
+    "tiny_srf": (27_656_580, 28_427_116, 1000),
+    "tiny_lrf": (27_877_392, 28_647_928, 1000),
+    "small_srf": (49_120_680, 49_891_216, 1000),
+    "small_lrf": (49_571_904, 50_342_440, 1000),
+    "base_srf": (87_121_096, 88_148_144, 1000),
+    "base_lrf": (87_722_720, 88_749_768, 1000),
+    "large_fl3": (205_560_672, 239_134_898, 21842),
+    "large_fl4": (205_741_176, 239_315_402, 21842),
+    "xlarge_fl3": (364_029_024, 408_787_378, 21842),
+    "xlarge_fl4": (364_269_688, 409_028_042, 21842),
+    "huge_fl3": (683_741_792, 745_276_338, 21842),
+    "huge_fl4": (686_455_032, 747_989_578, 21842),
 }
 
 
@@ -25,9 +31,15 @@ PUBLISHED = {
     ],
 )
 def test_parameter_counts_are_the_published_ones(preset):
-    bare, with_head = PUBLISHED[preset]
-    assert FocalNet(preset=preset).count_params() == bare
-    assert FocalNet(preset=preset, num_classes=1000).count_params() == with_head
+    bare, with_head, classes = PUBLISHED[preset]
+    network = FocalNet(preset=preset, num_classes=classes)
+    assert network.count_params() == with_head
+    head = [layer for layer in network.layers if layer.name in ("norm", "head")]
+    assert with_head - sum(layer.count_params() for layer in head) == bare
+
+
+def test_every_published_preset_is_counted():
+    assert {*PRESETS} - {*PUBLISHED} == {"nano", "micro"}
 
 
 def features(model, image, valid=None):
@@ -89,3 +101,72 @@ def test_saving_and_loading_keeps_every_weight(tmp_path):
 def test_an_unknown_preset_is_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=", ".join(PRESETS)):
         FocalNet(preset="huge")
+
+
+def test_options_override_the_preset_and_zero_takes_the_scales_away():
+    shrunken = {"embed_dim": 8, "depths": (1, 1, 1, 1)}
+    huge = FocalNet(preset="huge_fl3", **shrunken)
+    block = huge.get_layer("stage1_block1")
+    assert block.scale_1 is not None
+    assert block.modulation.post_norm is not None
+    plain = FocalNet(
+        preset="huge_fl3",
+        layerscale=0,
+        conv_stem=False,
+        use_postln_in_modulation=False,
+        **shrunken,
+    )
+    assert plain.get_layer("stage1_block1").scale_1 is None
+    again = FocalNet.from_config(plain.get_config())
+    assert again.count_params() == plain.count_params() < huge.count_params()
+
+
+@pytest.mark.parametrize("box", [None, (32,), 0])
+def test_a_local_context_needs_its_box_in_pixels(box):
+    with pytest.raises(ValueError, match="the 2 sides of a box in pixels with 'local'"):
+        FocalNet(preset="nano", global_context="local", local_context=box)
+
+
+def test_local_contexts_of_an_image_within_the_box_are_those_of_the_tile():
+    keras.utils.set_random_seed(0)
+    tile = FocalNet(in_channels=2, preset="nano")
+    local = FocalNet(in_channels=2, preset="nano", global_context="local", local_context=64)
+    for number, (mine, other) in enumerate(zip(tile.weights, local.weights, strict=True)):
+        value = np.random.default_rng(number).normal(0, 0.3, mine.shape)
+        mine.assign(value)
+        other.assign(value)
+    image = np.random.default_rng(0).normal(size=(1, 64, 50, 2)).astype("float32")
+    for name, feature in features(tile, image).items():
+        np.testing.assert_allclose(features(local, image)[name], feature, rtol=1e-3, atol=1e-3)
+    # In a larger image they are not.
+    image = np.random.default_rng(0).normal(size=(1, 128, 128, 2)).astype("float32")
+    image[:, :64, :, 0] += 2
+    one, other = features(tile, image)["P5"], features(local, image)["P5"]
+    assert np.abs(one - other).max() > 1e-2 * np.abs(one).max()
+
+
+def test_a_frozen_network_asks_for_the_means_of_the_scan():
+    model = FocalNet(in_channels=2, preset="nano", global_context="frozen")
+    image = np.zeros((1, 32, 32, 2), "float32")
+    with pytest.raises(ValueError, match=r"third input \"context\".*segfocal.calibrate"):
+        model(image)
+    assert model.context_size == 24 + 48 + 2 * 96 + 192
+    means = np.zeros((1, model.context_size), "float32")
+    assert features_with(model, image, means)["P5"].shape == (1, 1, 1, 192)
+
+
+def features_with(model, image, means):
+    found = model({"image": image, "context": means})
+    return {name: np.asarray(array) for name, array in found.items()}
+
+
+@pytest.mark.parametrize("space", [(64, 33), (33, 34, 35)])
+def test_compiled_and_eager_convolutional_stems_agree(space):
+    model = FocalNet(
+        in_channels=2, preset="large_fl3", ndim=len(space), embed_dim=8, depths=(1, 1, 1, 1),
+        focal_window=3,
+    )  # fmt: skip
+    image = np.random.default_rng(0).normal(size=(1, *space, 2)).astype("float32")
+    compiled = model.predict_on_batch({"image": image, "valid": np.ones((1, *space), bool)})
+    for name, feature in features(model, image).items():
+        np.testing.assert_allclose(compiled[name], feature, atol=1e-4)
