@@ -10,15 +10,17 @@ from tile height, scan width and number of classes, never from the length of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, get_args
+from typing import Literal, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.tiling import AxisGrid, TileGrid, TileIndex
+from segfocal.types import Window, full_window, window_shape
 
 __all__ = ["Blend", "RowBuffer", "axis_weights", "window_function"]
+
+T = TypeVar("T", bound=np.generic)
 
 Blend = Literal["gaussian", "hann", "linear", "constant"]
 
@@ -70,24 +72,38 @@ class RowBuffer:
     """Accumulator of the rows (or planes) that are still being blended.
 
     Rows run along ``sweep_axis``; arrays given and returned keep the scan's axis order. Add
-    the tiles of row 0 in any order, call :meth:`finish_row`, add the tiles of row 1, and so on.
+    the tiles of one row in any order, call :meth:`finish_row`, add those of the next row, and
+    so on. A pixel's sum always runs over its tiles in the order in which they are added, so
+    that row-major order gives the same bits whatever the window.
 
     Args:
         grid: The tile grid.
         num_classes: Length of the last axis.
         blend: Weights, see :func:`window_function`.
         sweep_axis: Axis along which rows are finished.
+        window: Part of the scan that is wanted; its side along ``sweep_axis`` has no effect.
+            All of it when left out.
+        first_row: Row of tiles to begin with. What it finishes lacks the rows before it.
     """
 
     def __init__(
-        self, grid: TileGrid, num_classes: int, blend: Blend = "gaussian", sweep_axis: int = 0
+        self,
+        grid: TileGrid,
+        num_classes: int,
+        blend: Blend = "gaussian",
+        sweep_axis: int = 0,
+        *,
+        window: Window | None = None,
+        first_row: int = 0,
     ) -> None:
         self._grid = grid
         self._sweep_axis = sweep_axis
         self._weights = [axis_weights(axis, blend) for axis in grid.axes]
-        self._row = 0
-        sides = list(grid.shape)
-        sides[sweep_axis] = min(grid.axes[sweep_axis].kept, sides[sweep_axis])
+        self._row = first_row
+        self._window = full_window(grid.shape) if window is None else window
+        sides = list(window_shape(self._window))
+        rows = grid.axes[sweep_axis]
+        sides[sweep_axis] = min(rows.kept, rows.size)
         self._sum = np.zeros((*sides, num_classes), np.float32)
         self._valid = np.zeros(sides, np.bool_)
 
@@ -95,6 +111,11 @@ class RowBuffer:
     def nbytes(self) -> int:
         """Bytes that the accumulators take."""
         return self._sum.nbytes + self._valid.nbytes
+
+    @property
+    def row(self) -> int:
+        """Row of tiles that is being filled."""
+        return self._row
 
     def add(
         self, index: TileIndex, probabilities: NDArray[np.float32], valid: NDArray[np.bool_]
@@ -108,19 +129,22 @@ class RowBuffer:
         """
         if index[self._sweep_axis] != self._row:
             raise ValueError(f"tile {index} is not of row {self._row}, which is being filled")
-        inner = self._grid.inner_window(index)
-        target = list(self._grid.kept_window(index))
-        axis = self._sweep_axis
-        first = self._grid.axes[axis].kept_slice(self._row).start
-        target[axis] = slice(target[axis].start - first, target[axis].stop - first)
-        weights: Sequence[NDArray[np.float32]] = [
-            per_axis[k] for per_axis, k in zip(self._weights, index, strict=True)
-        ]
-        product = weights[0]
-        for more in weights[1:]:
-            product = product[..., None] * more
-        self._sum[tuple(target)] += probabilities[inner] * product[..., None]
-        self._valid[tuple(target)] |= valid[inner]
+        target, inner = [], []
+        product: NDArray[np.float32] = np.ones((), np.float32)
+        for number, (axis, k) in enumerate(zip(self._grid.axes, index, strict=True)):
+            kept = axis.kept_slice(k)
+            if number == self._sweep_axis:
+                first, wanted = kept.start, kept
+            else:
+                side = self._window[number]
+                first = side.start
+                wanted = slice(max(kept.start, side.start), min(kept.stop, side.stop))
+            target.append(slice(wanted.start - first, wanted.stop - first))
+            within = slice(wanted.start - kept.start, wanted.stop - kept.start)
+            inner.append(slice(axis.halo + within.start, axis.halo + within.stop))
+            product = product[..., None] * self._weights[number][k][within]
+        self._sum[tuple(target)] += probabilities[tuple(inner)] * product[..., None]
+        self._valid[tuple(target)] |= valid[tuple(inner)]
 
     def finish_row(self) -> tuple[slice, NDArray[np.float32], NDArray[np.bool_]]:
         """Give out the rows that no later tile can change, and make room for the next.
@@ -132,18 +156,15 @@ class RowBuffer:
         axis = self._sweep_axis
         rows = self._grid.axes[axis].final_slice(self._row)
         done = rows.stop - rows.start
-        head = (slice(None),) * axis + (slice(0, done),)
-        tail = (slice(None),) * axis + (slice(done, None),)
-        finished, finished_valid = self._sum, self._valid
         self._row += 1
-        if self._row < self._grid.axes[axis].count:
-            self._sum = np.zeros_like(finished)
-            self._valid = np.zeros_like(finished_valid)
-            left = finished.shape[axis] - done
-            keep = (slice(None),) * axis + (slice(0, left),)
-            self._sum[keep] = finished[tail]
-            self._valid[keep] = finished_valid[tail]
-        else:
-            self._sum = np.zeros(0, np.float32)
-            self._valid = np.zeros(0, np.bool_)
-        return rows, finished[head], finished_valid[head]
+        return rows, _shift(self._sum, axis, done), _shift(self._valid, axis, done)
+
+
+def _shift(buffer: NDArray[T], axis: int, done: int) -> NDArray[T]:
+    """Return a copy of the first rows; move the others to their place, zeros behind them."""
+    along = np.moveaxis(buffer, axis, 0)
+    finished = np.moveaxis(along[:done].copy(), 0, axis)
+    left = len(along) - done
+    along[:left] = along[done:]
+    along[left:] = 0
+    return finished

@@ -100,6 +100,11 @@ class AxisGrid:
         kept = self.kept_slice(k)
         return slice(self.halo, self.halo + kept.stop - kept.start)
 
+    def touching(self, pixels: slice) -> range:
+        """Return the tiles that contribute to a non-empty stretch of pixels."""
+        first = max(0, (pixels.start - self.kept) // self.stride + 1)
+        return range(first, min(self.count - 1, (pixels.stop - 1) // self.stride) + 1)
+
     def source(self, k: int) -> NDArray[np.intp]:
         """Return, for each of the tile's pixels, the scan's pixel it shows (mirrored)."""
         start = k * self.stride - self.halo
@@ -184,11 +189,23 @@ class TileGrid:
     def __len__(self) -> int:
         return math.prod(self.counts)
 
-    def tiles(self, sweep_axis: int = 0) -> Iterator[TileIndex]:
-        """Yield tile indices, ``sweep_axis`` outermost and the others in row-major order."""
-        others = [range(axis.count) for i, axis in enumerate(self.axes) if i != sweep_axis]
-        for k in range(self.axes[sweep_axis].count):
-            for rest in itertools.product(*others):
+    def touching(self, window: Window) -> tuple[range, ...]:
+        """Return per axis the tiles that contribute to a window."""
+        return tuple(axis.touching(side) for axis, side in zip(self.axes, window, strict=True))
+
+    def tiles(
+        self, sweep_axis: int = 0, among: Sequence[range] | None = None
+    ) -> Iterator[TileIndex]:
+        """Yield tile indices, ``sweep_axis`` outermost and the others in row-major order.
+
+        Args:
+            sweep_axis: The axis that changes last.
+            among: Per axis the tiles wanted; all when left out.
+        """
+        ranges = [range(count) for count in self.counts] if among is None else list(among)
+        rows = ranges.pop(sweep_axis)
+        for k in rows:
+            for rest in itertools.product(*ranges):
                 yield (*rest[:sweep_axis], k, *rest[sweep_axis:])
 
     def kept_window(self, index: TileIndex) -> Window:

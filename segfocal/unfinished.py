@@ -3,7 +3,7 @@
 A signal arrives between any two instructions of any library, where raising an exception can
 break the library instead of ending the program. The command line therefore ends the process
 from the signal's handler, and ``with`` blocks get no say; what they would have removed is
-noted here.
+noted here. What a later run can continue from is noted too, as kept.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["end_with", "forget", "note", "remove_all", "undivided"]
+__all__ = ["end_with", "forget", "keep", "kept", "note", "release", "remove_all", "undivided"]
 
 _paths: set[Path] = set()
+_kept: set[Path] = set()
 _depth = 0
 _end: Callable[[], object] | None = None
 
@@ -28,6 +29,21 @@ def note(path: Path) -> None:
 def forget(path: Path) -> None:
     """Take back a note: the path is gone, or is to stay."""
     _paths.discard(path.absolute())
+
+
+def keep(path: Path) -> None:
+    """Note a folder from which a later run continues."""
+    _kept.add(path.absolute())
+
+
+def release(path: Path) -> None:
+    """Take back :func:`keep`: the folder is gone or of no more use."""
+    _kept.discard(path.absolute())
+
+
+def kept() -> list[Path]:
+    """Return the folders from which a later run continues."""
+    return sorted(_kept)
 
 
 def remove_all() -> None:

@@ -1,4 +1,4 @@
-"""Ctrl-C, SIGTERM and SIGHUP: stop, on the way out remove what is unfinished.
+"""Ctrl-C, SIGTERM and SIGHUP: stop, on the way out remove what cannot be continued.
 
 The handler ends the process itself. An exception raised by it would come up wherever the
 main thread happens to be, and libraries that are interrupted like that fail in their own
@@ -13,7 +13,7 @@ import signal
 from types import FrameType
 
 from segfocal.quiet import error_stream
-from segfocal.unfinished import end_with, remove_all
+from segfocal.unfinished import end_with, kept, remove_all
 
 __all__ = ["catch_signals"]
 
@@ -45,5 +45,16 @@ def _end(number: int) -> None:
     with contextlib.suppress(OSError):
         if os.isatty(stream):  # a progress bar has hidden the cursor
             os.write(stream, _SHOW_CURSOR + b"\n")
-        os.write(stream, b"segfocal: stopped; nothing is left half-written\n")
+        os.write(stream, f"segfocal: stopped; {_what_is_left()}\n".encode())
     os._exit(128 + number)
+
+
+def _what_is_left() -> str:
+    folders = kept()
+    if not folders:
+        return "nothing is left half-written"
+    names = ", ".join(str(folder) for folder in folders)
+    return (
+        f"run the same command again to continue: what is finished is kept in {names} (remove "
+        "that folder to give it up)"
+    )

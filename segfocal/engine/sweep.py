@@ -1,8 +1,9 @@
-"""The sweep: every tile of a scan through a predictor, finished rows out.
+"""The sweep: tiles of a scan through a predictor, finished rows out.
 
-Tiles go in row-major order along the axis in which the file is laid out slowest. While the
-predictor works on one batch, the next is read by another thread. Memory follows from tile,
-batch, scan width and number of classes; the length of the scan does not enter.
+Tiles go in row-major order along the axis in which the file is laid out slowest, one column
+strip after the other. While the predictor works on one batch, the next is read by another
+thread. Memory follows from tile, batch, strip width and number of classes; the length of the
+scan does not enter.
 """
 
 from __future__ import annotations
@@ -11,14 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.blending import Blend, RowBuffer
+from segfocal.engine.forward import Forward
 from segfocal.engine.predictors import Predictor
+from segfocal.engine.runs import Run, plan_runs
 from segfocal.engine.tiles import read_tile
-from segfocal.errors import ModelError
 from segfocal.io.base import Scan
 from segfocal.tiling import TileGrid, TileIndex
 from segfocal.types import Window, full_window
@@ -33,7 +36,7 @@ class FinishedRows:
     """A stretch of finished rows.
 
     Attributes:
-        window: Where it lies in the scan: full width in all axes but the swept one.
+        window: Where it lies in the scan: as wide as the strip in all axes but the swept one.
         probabilities: ``(*sides, num_classes)``, summing to 1 where a tile contributed.
         valid: ``(*sides,)``.
     """
@@ -43,11 +46,18 @@ class FinishedRows:
     valid: NDArray[np.bool_]
 
 
+class _Task(NamedTuple):
+    """A tile of a run."""
+
+    run: Run
+    tile: TileIndex
+
+
 @dataclass
 class _Batch:
     """Tiles in sweep order; those without a valid pixel have no values."""
 
-    order: list[tuple[TileIndex, int | None]] = field(default_factory=list)
+    order: list[tuple[_Task, int | None]] = field(default_factory=list)
     values: list[NDArray[np.float32]] = field(default_factory=list)
     valid: list[NDArray[np.bool_]] = field(default_factory=list)
 
@@ -62,6 +72,9 @@ def sweep(
     fill: NDArray[np.float32] | None = None,
     blend: Blend = "gaussian",
     batch_size: int = 4,
+    shrink: bool = True,
+    strips: Sequence[Window] | None = None,
+    wanted: Callable[[Window], bool] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[FinishedRows]:
     """Run a predictor over a scan and yield finished rows in order.
@@ -76,85 +89,83 @@ def sweep(
         blend: Weights of overlapping tiles.
         batch_size: Tiles per call; the last batch is padded, so that the predictor sees one
             shape only.
-        progress: Called with tiles done and tiles in all. An exception it raises ends the
-            sweep: that is how to cancel.
+        shrink: Go on with half the batch when it does not fit into memory.
+        strips: Windows that partition the scan, full along the swept axis, each swept on its
+            own: less memory, and tiles at the seams are run twice. One when left out. They
+            make no difference to the result.
+        wanted: Whether a stretch is to be computed; all are when left out.
+        progress: Called with tiles done and tiles in all, where tiles that need not run count
+            as done. An exception it raises ends the sweep: that is how to cancel.
 
     Yields:
-        Stretches that partition the scan. Tiles without a valid pixel are not run; their
-        pixels have probability 0 and are not valid.
+        The stretches that are wanted; without ``wanted`` they partition the scan. Tiles
+        without a valid pixel are not run; their pixels have probability 0 and are not valid.
+
+    Raises:
+        ModelError, MemoryError: See :class:`~segfocal.engine.forward.Forward`.
     """
     axis = scan.slow_axis
-    total = len(grid)
-    tiles = grid.tiles(axis)
-    buffer: RowBuffer | None = None
-    row, done = 0, 0
+    num_channels = len(scan.channels) if channels is None else len(channels)
+    forward = Forward(predictor, grid.tile, num_channels, batch_size, shrink=shrink)
+    strips = [full_window(grid.shape)] if strips is None else strips
+    runs = plan_runs(grid, axis, strips, wanted)
+    todo = sum(len(run) for run in runs)
+    total = max(todo, sum(len(run) for run in plan_runs(grid, axis, strips)))
+    done = total - todo
+    if progress is not None and done:
+        progress(done, total)
+    tasks = (_Task(run, index) for run in runs for index in run.tiles(grid, axis))
 
     def read_batch() -> _Batch:
         batch = _Batch()
         # A run of empty tiles must not grow the batch without end.
-        for index in islice(tiles, 64):
-            values, valid = read_tile(scan, grid, index, channels, valid_when, fill)
+        for task in islice(tasks, 64):
+            values, valid = read_tile(scan, grid, task.tile, channels, valid_when, fill)
             if not valid.any():
-                batch.order.append((index, None))
+                batch.order.append((task, None))
                 continue
-            batch.order.append((index, len(batch.values)))
+            batch.order.append((task, len(batch.values)))
             batch.values.append(values)
             batch.valid.append(valid)
-            if len(batch.values) == batch_size:
+            if len(batch.values) >= forward.batch_size:
                 break
         return batch
 
-    num_channels = len(scan.channels) if channels is None else len(channels)
+    num_classes: int | None = None
+    current: Run | None = None
+    buffer: RowBuffer | None = None
     with ThreadPoolExecutor(1, thread_name_prefix="segfocal-read") as reader:
         upcoming: Future[_Batch] = reader.submit(read_batch)
         while done < total:
             batch = upcoming.result()
             upcoming = reader.submit(read_batch)
-            results = _run(predictor, batch, batch_size, grid.tile, num_channels, buffer is None)
-            for index, place in batch.order:
-                if buffer is None:
-                    assert results is not None
-                    buffer = RowBuffer(grid, results.shape[-1], blend, axis)
-                if index[axis] != row:
-                    yield _finish(buffer, grid, axis)
-                    row = index[axis]
+            results = forward(batch.values, batch.valid)
+            if num_classes is None:
+                num_classes = results[0].shape[-1] if results else forward.num_classes()
+            for (run, index), place in batch.order:
+                if buffer is not None and (run is not current or index[axis] != buffer.row):
+                    assert current is not None
+                    yield from _finish(buffer, current, axis)
+                if buffer is None or run is not current:
+                    first = run.among[axis].start
+                    buffer = RowBuffer(
+                        grid, num_classes, blend, axis, window=run.strip, first_row=first
+                    )
+                    current = run
                 if place is not None:
-                    assert results is not None
                     buffer.add(index, results[place], batch.valid[place])
             done += len(batch.order)
             if progress is not None:
                 progress(done, total)
-        if buffer is not None:
-            yield _finish(buffer, grid, axis)
+        if buffer is not None and current is not None:
+            yield from _finish(buffer, current, axis)
 
 
-def _run(
-    predictor: Predictor,
-    batch: _Batch,
-    batch_size: int,
-    tile: tuple[int, ...],
-    num_channels: int,
-    needed: bool,
-) -> NDArray[np.float32] | None:
-    """Run a batch, padded to its full size; an empty one only to learn the classes."""
-    if not batch.values and not needed:
-        return None
-    values = np.zeros((batch_size, *tile, num_channels), np.float32)
-    valid = np.zeros((batch_size, *tile), np.bool_)
-    for i, (tile_values, tile_valid) in enumerate(zip(batch.values, batch.valid, strict=True)):
-        values[i], valid[i] = tile_values, tile_valid
-    results = predictor(values, valid)
-    for place in range(len(batch.values)):
-        if not np.isfinite(results[place][batch.valid[place]]).all():
-            raise ModelError(
-                "the model returned NaN or infinite probabilities; expected numbers: its "
-                "weights or the scan's values overflow"
-            )
-    return results
-
-
-def _finish(buffer: RowBuffer, grid: TileGrid, axis: int) -> FinishedRows:
+def _finish(buffer: RowBuffer, run: Run, axis: int) -> Iterator[FinishedRows]:
+    """Yield the row that is complete, unless it only leads up to the run's first."""
+    wanted = buffer.row >= run.first
     rows, probabilities, valid = buffer.finish_row()
-    window = list(full_window(grid.shape))
-    window[axis] = rows
-    return FinishedRows(tuple(window), probabilities, valid)
+    if wanted:
+        window = list(run.strip)
+        window[axis] = rows
+        yield FinishedRows(tuple(window), probabilities, valid)

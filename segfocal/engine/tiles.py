@@ -46,7 +46,9 @@ def read_tile(
     with np.errstate(over="ignore"):  # found as not finite in what the model returns
         values = values.astype(np.float32, copy=False)
     valid = usable_pixels(patch, valid_when)
-    if valid.shape != grid.tile:
-        pick = np.ix_(*(source - start for source, start in zip(sources, first, strict=True)))
+    places = [source - start for source, start in zip(sources, first, strict=True)]
+    # Not by the shape: a tile of two rows of which one is mirrored is as high as its window.
+    if not all(np.array_equal(place, np.arange(len(place))) for place in places):
+        pick = np.ix_(*places)
         values, valid = values[pick], valid[pick]
     return values, valid

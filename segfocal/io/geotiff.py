@@ -42,6 +42,8 @@ def limit_gdal_cache() -> None:
 def _open(name: str) -> rasterio.DatasetReader:
     check_is_file(name)
     limit_gdal_cache()
+    # A scan is data: no code in a VRT is run, whatever the environment allows.
+    set_gdal_config("GDAL_VRT_ENABLE_PYTHON", "NO")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
@@ -70,6 +72,7 @@ class RasterScan:
         gcps: Ground control points and their CRS, as rasterio returns them.
         rpcs: Rational polynomial coefficients, or None.
         area_or_point: The file's AREA_OR_POINT tag, or None.
+        files: Names of the files that GDAL reads: the file, masks, sources of a VRT.
         flip_rows: True when the file is south-up, so that row 0 of the scan is its last row.
 
     Raises:
@@ -135,6 +138,7 @@ class RasterScan:
             self.gcps = source.gcps
             self.rpcs = source.rpcs
         self.area_or_point = source.tags().get("AREA_OR_POINT")
+        self.files: tuple[str, ...] = tuple(source.files)
         grid = self.transform
         # GDAL stands for "no georeference" with the identity, whose row step is positive too.
         georeferenced = not grid.is_identity

@@ -1,4 +1,4 @@
-"""Label maps of scenes: a cloud-optimised GeoTIFF on the grid of the input.
+"""Label maps of scenes: a GeoTIFF on the grid of the input, cloud-optimised or plain.
 
 Labels go to a tiled, compressed scratch GeoTIFF first, as GDAL writes COGs only from a whole
 dataset. Whole blocks only: GDAL rewrites a compressed block that changes at the end of the
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +25,19 @@ from rasterio.windows import Window as RasterWindow
 from segfocal.errors import OutputError
 from segfocal.io.base import Scan
 from segfocal.io.geotiff import RasterScan, limit_gdal_cache
-from segfocal.io.labels import checked_labels
+from segfocal.io.labels import Layout, checked_labels
 from segfocal.io.pending import PendingOutput, writing
 from segfocal.types import Window
 
 if TYPE_CHECKING:
     from segfocal.card import Card
 
-__all__ = ["BUFFER_BYTES", "RasterLabelWriter"]
+__all__ = ["BUFFER_BYTES", "GDAL_ERRORS", "RasterLabelWriter", "block_side", "quiet"]
 
 BUFFER_BYTES = 64 * 2**20
 """Incomplete blocks that are kept in memory; beyond it the oldest go to disk as they are."""
 
-_GDAL_ERRORS = (RasterioError, CPLE_BaseError)
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 _LARGEST_BLOCK, _SMALLEST_BLOCK = 512, 128
 
 Block = tuple[int, int]
@@ -50,7 +51,15 @@ class RasterLabelWriter:
         nodata: The highest value of ``dtype``.
     """
 
-    def __init__(self, pending: PendingOutput, scan: Scan, card: Card) -> None:
+    def __init__(
+        self,
+        pending: PendingOutput,
+        scan: Scan,
+        card: Card,
+        *,
+        layout: Layout = "cog",
+        tags: Mapping[str, str] | None = None,
+    ) -> None:
         highest = int(card.class_values.max())
         self.dtype: np.dtype = np.dtype(np.uint8 if highest < 255 else np.uint16)
         self.nodata = int(np.iinfo(self.dtype).max)
@@ -60,17 +69,17 @@ class RasterLabelWriter:
                 f"class values below {self.nodata}"
             )
         self._pending, self._card = pending, card
+        self._layout, self._tags = layout, dict(tags or {})
         self._shape: tuple[int, ...] = scan.shape
         self._flip = isinstance(scan, RasterScan) and scan.flip_rows
-        side = 1 << (max(scan.shape) - 1).bit_length()
-        self._block = min(max(side, _SMALLEST_BLOCK), _LARGEST_BLOCK)
+        self._block = block_side(scan.shape)
         self._partial: dict[Block, NDArray[np.generic]] = {}
         self._missing: dict[Block, int] = {}  # pixels still to come, of blocks begun
         limit_gdal_cache()
         # An estimate: label maps compress to far less than the half each for scratch and COG.
         pending.require_space(scan.shape[0] * scan.shape[1] * self.dtype.itemsize)
         self._path = pending.scratch("labels.tif")
-        with writing(pending.destination, *_GDAL_ERRORS), _quiet():
+        with writing(pending.destination, *GDAL_ERRORS), quiet():
             self._scratch: Any = self._create(scan)
         pending.defer(self._close)
 
@@ -98,6 +107,7 @@ class RasterLabelWriter:
         tags = {
             "TIFFTAG_SOFTWARE": "segfocal",
             "CLASS_NAMES": json.dumps(names, ensure_ascii=False),
+            **self._tags,
         }
         if isinstance(scan, RasterScan):
             if scan.area_or_point:
@@ -120,7 +130,7 @@ class RasterLabelWriter:
         if self._flip:
             rows = slice(self._shape[0] - rows.stop, self._shape[0] - rows.start)
             labels = labels[::-1]
-        with writing(self._pending.destination, *_GDAL_ERRORS):
+        with writing(self._pending.destination, *GDAL_ERRORS):
             for row in range(rows.start // self._block, -(-rows.stop // self._block)):
                 for col in range(cols.start // self._block, -(-cols.stop // self._block)):
                     self._put((row, col), rows, cols, labels)
@@ -165,7 +175,7 @@ class RasterLabelWriter:
         self._scratch.write(block, 1, window=self._area(key))
 
     def finish(self) -> None:
-        """Assemble and verify the COG; see :class:`~segfocal.io.labels.LabelWriter`."""
+        """Assemble and verify the file; see :class:`~segfocal.io.labels.LabelWriter`."""
         destination = self._pending.destination
         rows, cols = (-(-length // self._block) for length in self._shape)
         complete = sum(missing == 0 for missing in self._missing.values())
@@ -176,14 +186,20 @@ class RasterLabelWriter:
             )
         self._close()
         described = self._path.with_suffix(".vrt")
-        with writing(destination, *_GDAL_ERRORS, ElementTree.ParseError), _quiet():
+        with writing(destination, *GDAL_ERRORS, ElementTree.ParseError), quiet():
             rasterio.shutil.copy(self._path, described, driver="VRT")
             _name_categories(described, self._card)
             rasterio.shutil.copy(
-                described, self._pending.main, driver="COG", compress="DEFLATE",
-                blocksize=self._block, overview_resampling="NEAREST", bigtiff="IF_SAFER",
+                described, self._pending.main, compress="DEFLATE", bigtiff="IF_SAFER",
+                **self._layout_options(),
             )  # fmt: skip
             self._verify()
+
+    def _layout_options(self) -> dict[str, Any]:
+        if self._layout == "cog":
+            return {"driver": "COG", "blocksize": self._block, "overview_resampling": "NEAREST"}
+        sides = {"blockxsize": self._block, "blockysize": self._block}
+        return {"driver": "GTiff", "tiled": True, **sides}
 
     def _verify(self) -> None:
         """GDAL may lose write errors on closing, so compare what is on disk."""
@@ -206,7 +222,13 @@ class RasterLabelWriter:
             self._scratch.close()
 
 
-def _quiet() -> warnings.catch_warnings[None]:
+def block_side(shape: tuple[int, ...]) -> int:
+    """Return the side of a file block: 512, or less for a small scene."""
+    side = 1 << (max(shape) - 1).bit_length()
+    return min(max(side, _SMALLEST_BLOCK), _LARGEST_BLOCK)
+
+
+def quiet() -> warnings.catch_warnings[None]:
     """Silence the warning about scans without georeference: their labels have none either."""
     return warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
 

@@ -6,7 +6,9 @@ card maps one to the other.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,16 @@ if TYPE_CHECKING:
     from segfocal.card import Card
     from segfocal.io.pending import PendingOutput
 
-__all__ = ["LabelWriter", "checked_labels", "open_label_writer", "read_labels"]
+__all__ = [
+    "LabelWriter",
+    "Layout",
+    "checked_labels",
+    "open_label_writer",
+    "output_kind",
+    "read_labels",
+]
+
+Layout = Literal["cog", "gtiff"]
 
 _RASTER_SUFFIXES = (".tif", ".tiff")
 _VOLUME_SUFFIXES = (".nii", ".nii.gz")
@@ -60,7 +71,14 @@ class LabelWriter(Protocol):
         """
 
 
-def open_label_writer(pending: PendingOutput, scan: Scan, card: Card) -> LabelWriter:
+def open_label_writer(
+    pending: PendingOutput,
+    scan: Scan,
+    card: Card,
+    *,
+    layout: Layout = "cog",
+    tags: Mapping[str, str] | None = None,
+) -> LabelWriter:
     """Return the writer for a label map on the grid of ``scan``.
 
     Args:
@@ -69,16 +87,22 @@ def open_label_writer(pending: PendingOutput, scan: Scan, card: Card) -> LabelWr
         scan: Where the grid and its georeference or header come from. The grid of an array
             in memory has none.
         card: Class values, names and colours.
+        layout: ``"cog"``: a cloud-optimised GeoTIFF with overviews; ``"gtiff"``: a tiled one
+            without. Volumes have one layout only.
+        tags: More metadata for a GeoTIFF, by name.
 
     Raises:
-        OutputError: The suffix does not fit the scan, or there is not enough free disk.
+        OutputError: The suffix does not fit the scan, the layout is unknown, or there is not
+            enough free disk.
     """
+    if layout not in get_args(Layout):
+        raise OutputError(f"layout {layout!r}; expected one of {', '.join(get_args(Layout))}")
     name = pending.destination.name.lower()
     if len(scan.shape) == 2:
         if name.endswith(_RASTER_SUFFIXES):
             from segfocal.io.geotiff_writer import RasterLabelWriter
 
-            return RasterLabelWriter(pending, scan, card)
+            return RasterLabelWriter(pending, scan, card, layout=layout, tags=tags or {})
         expected = f"{' or '.join(_RASTER_SUFFIXES)}, as {scan.name} is a scene"
     else:
         if name.endswith(_VOLUME_SUFFIXES):
@@ -87,6 +111,14 @@ def open_label_writer(pending: PendingOutput, scan: Scan, card: Card) -> LabelWr
             return VolumeLabelWriter(pending, scan, card)
         expected = f"{' or '.join(_VOLUME_SUFFIXES)}, as {scan.name} is a volume"
     raise OutputError(f"{pending.destination}: cannot write labels there; expected {expected}")
+
+
+def output_kind(destination: Path, layout: Layout = "cog") -> str:
+    """Return the kind of file that a label map at ``destination`` is, by its suffix."""
+    name = destination.name.lower()
+    if name.endswith(_RASTER_SUFFIXES):
+        return layout
+    return next((suffix for suffix in _VOLUME_SUFFIXES if name.endswith(suffix)), "unknown")
 
 
 def checked_labels(

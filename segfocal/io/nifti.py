@@ -51,6 +51,7 @@ class VolumeScan:
         canonical_affine: The affine of the canonical grid that ``read`` returns.
         header: The file's nibabel header.
         order: How the canonical axes lie in the file.
+        files: Names of the files: one, or a pair of header and image.
 
     Args:
         path: The file.
@@ -72,6 +73,8 @@ class VolumeScan:
         self._lock = threading.Lock()
         image = _load(self.name)
         self._data: Any = image.dataobj
+        parts = (part.filename for part in image.file_map.values())
+        self.files: tuple[str, ...] = tuple(os.fspath(name) for name in parts if name)
         file_shape, self._leading, count = _layout(self.name, tuple(image.shape))
         self.affine = _checked_affine(self.name, image)
         self.header = image.header.copy()

@@ -98,7 +98,8 @@ class PendingOutput:
     def scratch(self, name: str) -> Path:
         """Return where to write an intermediate file; it is never moved out."""
         place = self.folder / "scratch"
-        place.mkdir(exist_ok=True)
+        with writing(self.destination):
+            place.mkdir(exist_ok=True)
         return place / name
 
     def defer(self, action: Callable[[], object]) -> None:
@@ -114,11 +115,26 @@ class PendingOutput:
                 "are free; free space or choose another folder"
             )
 
+    def check_destination(self) -> None:
+        """Raise unless the destination may be written.
+
+        Raises:
+            OutputExistsError: It exists and ``overwrite`` is False.
+            OutputError: It is a folder.
+        """
+        if self.destination.is_dir():
+            raise OutputError(f"{self.destination}: is a folder; expected the path of a file")
+        if self.destination.exists() and not self.overwrite:
+            raise OutputExistsError(
+                f"{self.destination}: exists already; pass overwrite=True or --overwrite to "
+                "replace it"
+            )
+
     def __enter__(self) -> Self:
         parent = self.destination.parent
         if not parent.is_dir():
             raise OutputError(f"{self.destination}: folder {parent} does not exist; create it")
-        self._check_destination()
+        self.check_destination()
         try:
             self._lock.acquire()
             unfinished.note(self._lock_path)
@@ -160,7 +176,7 @@ class PendingOutput:
         if not self.main.is_file():
             raise OutputError(f"{self.destination}: nothing was written; nothing to commit")
         self._deferred.close()
-        self._check_destination()
+        self.check_destination()
         parent = self.destination.parent
         files = sorted(path for path in self.folder.iterdir() if path.is_file())
         sidecars = [path for path in files if path != self.main]
@@ -181,15 +197,6 @@ class PendingOutput:
         with contextlib.suppress(OSError):  # Windows cannot open folders
             _sync(parent)
         self._remove_folder()
-
-    def _check_destination(self) -> None:
-        if self.destination.is_dir():
-            raise OutputError(f"{self.destination}: is a folder; expected the path of a file")
-        if self.destination.exists() and not self.overwrite:
-            raise OutputExistsError(
-                f"{self.destination}: exists already; pass overwrite=True or --overwrite to "
-                "replace it"
-            )
 
     def _not_writable(self, error: BaseException) -> OutputError:
         return OutputError(

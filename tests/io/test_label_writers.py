@@ -141,6 +141,38 @@ def test_geotiff_bytes_do_not_depend_on_windows(
         np.testing.assert_array_equal(output.read(1), labels)
 
 
+def test_a_plain_tiled_geotiff_by_choice(write_tif: Write, tmp_path: Path, card: Card) -> None:
+    labels = draw(SHAPE)
+    tags = {"SEGFOCAL_MODEL": "abc", "NOTE": "ü"}
+    for name, windows in (("a.tif", bands(SHAPE, 77)), ("b.tif", boxes(SHAPE, 200))):
+        with (
+            open_scan(write_tif(np.zeros((1, *SHAPE), np.uint8))) as scan,
+            PendingOutput(tmp_path / name) as pending,
+        ):
+            writer = open_label_writer(pending, scan, card, layout="gtiff", tags=tags)
+            for window in windows:
+                writer.write(window, labels[window])
+            writer.finish()
+            pending.commit()
+    assert digest(tmp_path / "a.tif") == digest(tmp_path / "b.tif")
+    with rasterio.open(tmp_path / "a.tif") as output:
+        assert output.driver == "GTiff"
+        assert (output.profile["tiled"], output.block_shapes) == (True, [(512, 512)])
+        assert output.overviews(1) == []
+        assert "LAYOUT" not in output.tags(ns="IMAGE_STRUCTURE")
+        assert output.tags()["SEGFOCAL_MODEL"] == "abc"
+        assert output.tags()["NOTE"] == "ü"
+        assert output.colormap(1)[3] == (20, 40, 60, 255)
+        np.testing.assert_array_equal(output.read(1), labels)
+    sidecar = ElementTree.parse(tmp_path / "a.tif.aux.xml")
+    assert [item.text or "" for item in sidecar.iter("Category")][1] == "forêt"
+    with (
+        PendingOutput(tmp_path / "c.tif") as pending,
+        pytest.raises(OutputError, match=r"layout 'zip'; expected one of cog, gtiff"),
+    ):
+        open_label_writer(pending, MemoryScan(np.zeros((9, 9, 1))), card, layout="zip")  # type: ignore[arg-type]
+
+
 def test_class_values_from_255_take_uint16(
     write_tif: Write, tmp_path: Path, make_card: Callable[..., Card]
 ) -> None:

@@ -1,0 +1,80 @@
+"""Provenance: the JSON file beside a finished output that says what it was made from.
+
+``labels.tif`` gets ``labels.tif.json``. By its fingerprint and checksum a later run knows
+that an output is finished and its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from segfocal.engine.fingerprint import Fingerprint
+
+__all__ = ["file_digest", "is_finished", "provenance_path", "read_provenance"]
+
+KIND = "segfocal provenance"
+FORMAT = 1
+
+
+def provenance_path(output: Path) -> Path:
+    """Return where the provenance of an output stands."""
+    return output.with_name(f"{output.name}.json")
+
+
+def describe(
+    output: Path,
+    written: Path,
+    fingerprint: Fingerprint,
+    result: dict[str, Any],
+    model_name: str | None,
+) -> str:
+    """Return the text of a provenance file.
+
+    Args:
+        output: Where the main file is going.
+        written: Where it is now.
+        fingerprint: What it follows from.
+        result: What to say of its content.
+        model_name: What to call the model.
+    """
+    value = {
+        "kind": KIND,
+        "format": FORMAT,
+        "output": output.name,
+        "bytes": written.stat().st_size,
+        "sha256": file_digest(written),
+        "fingerprint": fingerprint.digest,
+        "model_name": model_name,
+        **fingerprint.about,
+        "result": result,
+    }
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def read_provenance(output: Path) -> dict[str, Any] | None:
+    """Return the provenance that stands beside an output, or None."""
+    try:
+        value = json.loads(provenance_path(output).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    ours = isinstance(value, dict) and value.get("kind") == KIND and value.get("format") == FORMAT
+    return value if ours else None
+
+
+def is_finished(output: Path, provenance: dict[str, Any], fingerprint: Fingerprint) -> bool:
+    """Return True when an output is what a run with this fingerprint would write."""
+    if provenance.get("fingerprint") != fingerprint.digest or not output.is_file():
+        return False
+    files = {output: provenance.get("sha256")}
+    for layer in provenance.get("result", {}).get("layers", {}).values():
+        files[output.with_name(layer["file"])] = layer["sha256"]
+    return all(path.is_file() and file_digest(path) == known for path, known in files.items())
+
+
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file, hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

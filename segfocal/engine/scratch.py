@@ -1,0 +1,248 @@
+"""The scratch store: finished units of a run, kept beside the destination until assembled.
+
+A *unit* is a window of finished results. Each of its arrays is a compressed file; the journal
+lists units with the checksums of their files, behind a first line with the fingerprint of the
+run. A unit is listed only once its files are on disk, so that what the journal lists is there
+whenever the run was killed. Units do not overlap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from segfocal import unfinished
+from segfocal.engine.coverage import uncovered
+from segfocal.engine.fingerprint import Fingerprint
+from segfocal.engine.journal import Journal, sync_folder
+from segfocal.errors import OutputError
+from segfocal.io.pending import writing
+from segfocal.types import Window, window_shape
+
+__all__ = ["ScratchStore", "Unit", "kept_bytes", "kept_digest", "remove_scratch", "scratch_folder"]
+
+_FORMAT = 1
+_JOURNAL = "journal"
+_SUFFIX = ".unit"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """A window of finished results.
+
+    Attributes:
+        window: Where it lies in the scan.
+        files: Per array: its file's name, type, size in bytes and SHA-256.
+    """
+
+    window: Window
+    files: Mapping[str, Mapping[str, Any]]
+
+
+def scratch_folder(destination: Path) -> Path:
+    """Return the hidden folder in which units for a destination are kept."""
+    return destination.with_name(f".{destination.name}.scratch")
+
+
+class ScratchStore:
+    """Units of one run, found again by the next run with the same fingerprint.
+
+    The caller holds the lock of the destination. As a context manager it removes, at an
+    exception, a folder that holds no unit yet; units are kept for the next run.
+
+    Args:
+        destination: The output that the units are for.
+        fingerprint: What the results follow from. Units of another fingerprint are removed.
+
+    Attributes:
+        destination: The output.
+        folder: Where the units are.
+        units: Units that are there and undamaged.
+        damaged: How many units were found damaged and dropped.
+        replaced: What differed in the fingerprint of units that were removed, in words;
+            empty when there were none.
+
+    Raises:
+        OutputError: The folder cannot be made or read.
+    """
+
+    def __init__(self, destination: Path, fingerprint: Fingerprint) -> None:
+        self.folder = scratch_folder(destination)
+        self.units: list[Unit] = []
+        self.damaged = 0
+        self.replaced: list[str] = []
+        self.destination = destination
+        self._journal = Journal(self.folder / _JOURNAL)
+        with writing(destination):
+            self.folder.mkdir(exist_ok=True)
+            header, *entries = self._journal.read() or [None]
+            if not isinstance(header, dict) or header.get("digest") != fingerprint.digest:
+                if isinstance(header, dict):
+                    self.replaced = fingerprint.differences(header.get("fingerprint", {}))
+                _clear(self.folder)
+                first = {
+                    "format": _FORMAT,
+                    "digest": fingerprint.digest,
+                    "fingerprint": fingerprint.about,
+                }
+                self._journal.append(first)
+            else:
+                self._take(entries)
+        unfinished.keep(self.folder)
+
+    def missing(self, window: Window) -> list[Window]:
+        """Return disjoint windows that make up what no unit holds of a window."""
+        return uncovered(window, (unit.window for unit in self.units))
+
+    def add(self, window: Window, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Keep results; what other units hold already is left out.
+
+        Args:
+            window: Where they lie.
+            arrays: Per name an array that begins with the window's sides.
+
+        Raises:
+            OutputError: They cannot be written. Units before stay.
+        """
+        for piece in self.missing(window):
+            within = tuple(
+                slice(part.start - whole.start, part.stop - whole.start)
+                for part, whole in zip(piece, window, strict=True)
+            )
+            with writing(self.destination):
+                self._add({name: array[within] for name, array in arrays.items()}, piece)
+
+    def load(self, unit: Unit, name: str) -> NDArray[Any]:
+        """Return an array of a unit.
+
+        Raises:
+            OutputError: Its file is gone or damaged.
+        """
+        about = unit.files[name]
+        try:
+            content = (self.folder / about["file"]).read_bytes()
+        except OSError as error:
+            content, cause = b"", str(error)
+        else:
+            cause = "its checksum is wrong"
+        if hashlib.sha256(content).hexdigest() != about["sha256"]:
+            raise OutputError(
+                f"{self.destination}: {self.folder / about['file']} cannot be used ({cause}); "
+                "run again: what it held is computed anew"
+            )
+        array = np.frombuffer(zlib.decompress(content), dtype=about["dtype"])
+        return array.reshape(*window_shape(unit.window), *about["behind"])
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if not self.units:
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the folder: its content is at the destination or of no more use."""
+        unfinished.release(self.folder)
+        remove_scratch(self.destination)
+
+    def _add(self, arrays: Mapping[str, NDArray[Any]], window: Window) -> None:
+        stem = "_".join(f"{side.start}-{side.stop}" for side in window)
+        files = {}
+        for name, array in arrays.items():
+            content = zlib.compress(np.ascontiguousarray(array).data, 1)
+            place = self.folder / f"{stem}.{name}{_SUFFIX}"
+            _write(place, content)
+            files[name] = {
+                "file": place.name,
+                "dtype": array.dtype.str,
+                "behind": list(array.shape[len(window) :]),
+                "bytes": len(content),
+                "sha256": hashlib.sha256(content).hexdigest(),
+            }
+        sync_folder(self.folder)
+        self._journal.append({"window": [[side.start, side.stop] for side in window], **files})
+        self.units.append(Unit(window, files))
+
+    def _take(self, entries: list[dict[str, Any]]) -> None:
+        """Take over listed units whose files are as listed."""
+        broken = []
+        for entry in entries:
+            window = tuple(slice(start, stop) for start, stop in entry.pop("window"))
+            if not self._is_whole(entry):
+                broken.append(window)
+            elif self.missing(window):  # listed twice when it was damaged and computed anew
+                self.units.append(Unit(window, entry))
+        self.damaged = sum(1 for window in broken if self.missing(window))
+
+    def _is_whole(self, files: Mapping[str, Mapping[str, Any]]) -> bool:
+        for about in files.values():
+            digest = hashlib.sha256()
+            try:
+                with open(self.folder / about["file"], "rb") as file:
+                    while chunk := file.read(2**20):
+                        digest.update(chunk)
+            except OSError:
+                return False
+            if digest.hexdigest() != about["sha256"]:
+                return False
+        return True
+
+
+def kept_digest(destination: Path) -> str | None:
+    """Return the digest of the fingerprint of what is kept for a destination, or None."""
+    try:
+        entries = Journal(scratch_folder(destination) / _JOURNAL).read()
+    except OSError:
+        return None
+    return entries[0].get("digest") if entries and isinstance(entries[0], dict) else None
+
+
+def kept_bytes(destination: Path) -> int:
+    """Return how many bytes are kept for a destination."""
+    files = scratch_folder(destination).glob(f"*{_SUFFIX}")
+    return sum(path.stat().st_size for path in files)
+
+
+def remove_scratch(destination: Path) -> None:
+    """Remove the units kept for a destination, if there are any."""
+    folder = scratch_folder(destination)
+    with contextlib.suppress(OSError):
+        _clear(folder)
+        folder.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Remove what a store makes, the journal first; a stranger's files stay."""
+    (folder / _JOURNAL).unlink(missing_ok=True)
+    for path in folder.glob(f"*{_SUFFIX}*"):
+        path.unlink(missing_ok=True)
+
+
+def _write(place: Path, content: bytes) -> None:
+    """Write a file so that a kill leaves the whole of it or nothing under its name."""
+    begun = place.with_name(place.name + ".new")
+    try:
+        with open(begun, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(begun, place)
+    except OSError:
+        with contextlib.suppress(OSError):
+            begun.unlink(missing_ok=True)
+        raise

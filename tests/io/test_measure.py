@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+import segfocal as sf
+from segfocal.io import open_scan
+from segfocal.io.measure import pixel_measure
+
+
+@pytest.mark.parametrize(
+    ("crs", "grid", "hectares"),
+    [
+        ("EPSG:32633", "north_up", 0.01),
+        ("EPSG:32633", "south_up", 0.01),
+        ("EPSG:32633", "rotated", 73 / 10_000),
+        ("EPSG:2263", "north_up", 100 * (1200 / 3937) ** 2 / 10_000),  # US survey feet
+        ("EPSG:4326", "north_up", None),
+        (None, "none", None),
+    ],
+)
+def test_pixels_of_projected_scenes_are_hectares(write_tif, grids, crs, grid, hectares):
+    path = write_tif(np.zeros((1, 8, 9), np.uint8), crs=crs, transform=getattr(grids, grid))
+    with open_scan(path) as scan:
+        found = pixel_measure(scan)
+    assert found == (None if hectares is None else ("hectares", pytest.approx(hectares)))
+
+
+@pytest.mark.parametrize(("unit", "factor"), [("mm", 1), ("micron", 1e-9), ("unknown", 1)])
+def test_voxels_are_millilitres_whatever_the_unit(tmp_path, grids, unit, factor):
+    for affine in (np.diag([-1.0, 2, 1.5, 1]), grids.oblique):
+        image = nib.Nifti1Image(np.zeros((3, 4, 5), np.int16), affine)
+        image.header.set_xyzt_units(unit)
+        nib.save(image, tmp_path / "a.nii")
+        with open_scan(tmp_path / "a.nii") as scan:
+            unit_found, size = pixel_measure(scan)
+        assert unit_found == "millilitres"
+        expected = abs(np.linalg.det(affine[:3, :3])) * factor / 1000
+        assert size == pytest.approx(expected, rel=1e-6)
+
+
+def test_an_array_measures_nothing():
+    assert pixel_measure(sf.MemoryScan(np.zeros((2, 3, 1)))) is None
