@@ -1,12 +1,12 @@
 """Predictors: what the sweep runs tiles through.
 
 A predictor turns a batch of tiles into class probabilities. The sweep knows nothing else of
-a model, so that a Keras model and a plain function are the same to it.
+a model, so that a Keras model, an exported model and a plain function are the same to it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 from weakref import WeakKeyDictionary
@@ -14,15 +14,24 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from numpy.typing import NDArray
 
-from segfocal.card import Card, read_card
+from segfocal.card import Card
+from segfocal.card_files import SAVED_MODEL
+from segfocal.engine.callable_predictor import CallablePredictor
+from segfocal.engine.keras_predictor import KerasPredictor, load_keras_model
+from segfocal.engine.onnx_predictor import ONNXPredictor
+from segfocal.engine.openvino_predictor import OpenVINOPredictor
 from segfocal.errors import ModelError
-from segfocal.quiet import load_keras
 
-__all__ = ["CallablePredictor", "KerasPredictor", "Predictor", "as_predictor", "load_model"]
+__all__ = [
+    "CallablePredictor",
+    "KerasPredictor",
+    "Predictor",
+    "as_predictor",
+    "load_exported",
+    "load_model",
+]
 
 _KERAS_PREDICTORS: WeakKeyDictionary[Any, KerasPredictor] = WeakKeyDictionary()
-
-BatchFunction = Callable[[NDArray[np.float32]], Any]
 
 
 class Predictor(Protocol):
@@ -40,6 +49,14 @@ class Predictor(Protocol):
     def output_stride(self) -> int:
         """Total downsampling; tile, halo and stride must be multiples of it."""
 
+    @property
+    def hash(self) -> str | None:
+        """sha256 of config and weights, or of the files; None for a plain function."""
+
+    @property
+    def engine(self) -> str:
+        """What computes it, with version and precision: ``"tensorflow 2.21.0 float32"``."""
+
     def __call__(
         self, values: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
@@ -51,84 +68,40 @@ class Predictor(Protocol):
         """
 
 
-class CallablePredictor:
-    """A function from a batch of tiles to a batch of probabilities.
-
-    Args:
-        function: Takes ``(batch, *tile, channels)`` float32 and returns
-            ``(batch, *tile, classes)``. Pixels that are not valid are given as 0.
-    """
-
-    card: Card | None = None
-    ndim: int | None = None
-    output_stride = 1
-
-    def __init__(self, function: BatchFunction) -> None:
-        self._function = function
-
-    def __call__(
-        self, values: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        result = np.asarray(self._function(np.where(valid[..., None], values, np.float32(0))))
-        if result.shape[:-1] != valid.shape:
-            raise ModelError(
-                f"the function returned shape {result.shape} for tiles of shape {values.shape}; "
-                f"expected {(*valid.shape, 'classes')}"
-            )
-        return result.astype(np.float32, copy=False)
-
-
-class KerasPredictor:
-    """A segfocal Keras model.
-
-    Args:
-        model: A model with a card whose output is logits ``(batch, *tile, num_classes)``.
-    """
-
-    def __init__(self, model: Any) -> None:
-        import keras
-
-        self.card: Card = model.card
-        self.ndim: int = self.card.ndim
-        self.output_stride: int = model.output_stride
-        probabilities = keras.layers.Softmax(dtype="float32", name="probabilities")(model.output)
-        self._model = keras.Model(model.input, probabilities)
-
-    def __call__(
-        self, values: NDArray[np.float32], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float32]:
-        # One compiled function for one batch shape; `predict` would build a data pipeline
-        # for every call.
-        batch = {"image": values, "valid": valid}
-        return np.asarray(self._model.predict_on_batch(batch), np.float32)
-
-
 def load_model(path: str | Path) -> Any:
-    """Load a model saved by segfocal.
+    """Load a model saved or exported by segfocal.
 
     Args:
-        path: A ``.keras`` file.
+        path: A ``.keras`` file, an OpenVINO ``.xml`` with its ``.bin`` beside it, or an
+            ``.onnx`` file. The last two load neither TensorFlow nor Keras; an ``.onnx`` file
+            is run by ONNX Runtime, or by OpenVINO where only that is installed.
 
     Returns:
-        The :class:`~segfocal.models.FocalUNet`.
+        The :class:`~segfocal.models.FocalUNet`, or for an exported model an object that
+        :func:`~segfocal.predict` and its like take as a model.
 
     Raises:
-        ModelError: The file is missing, damaged, or not a segfocal model.
+        ModelError: The file is missing, damaged, not a segfocal model, or what runs it is
+            not installed.
     """
-    read_card(path)  # before Keras is loaded: a wrong path should not cost seconds
-    load_keras()
-    import keras
+    path = Path(path)
+    if path.suffix.lower() in (".xml", ".onnx"):
+        return load_exported(path)
+    if (path / SAVED_MODEL).is_file():
+        raise ModelError(
+            f"{path}: is a SavedModel, which is for other programs; expected a .keras, .onnx or "
+            ".xml file"
+        )
+    return load_keras_model(path)
 
-    import segfocal.models as models
 
-    try:
-        model = keras.saving.load_model(path, compile=False)
-    except Exception as error:  # Keras raises many kinds, for damage as well as for versions
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ModelError(f"{path}: Keras cannot load this model: {first}") from error
-    if not isinstance(model, models.FocalUNet):
-        raise ModelError(f"{path}: holds a {type(model).__name__}; expected a segfocal.FocalUNet")
-    return model
+def load_exported(path: Path) -> ONNXPredictor | OpenVINOPredictor:
+    """Load an ``.xml`` or ``.onnx`` file with the runtime that is installed."""
+    if path.suffix.lower() == ".xml":
+        return OpenVINOPredictor(path)
+    if find_spec("onnxruntime") is None and find_spec("openvino") is not None:
+        return OpenVINOPredictor(path)
+    return ONNXPredictor(path)
 
 
 def as_predictor(model: Any) -> Predictor:
@@ -138,7 +111,7 @@ def as_predictor(model: Any) -> Predictor:
         ModelError: It is none of these.
     """
     if isinstance(model, str | Path):
-        return KerasPredictor(load_model(model))
+        model = load_model(model)
     if isinstance(getattr(model, "card", None), Card) and hasattr(model, "output_stride"):
         if not hasattr(model, "predict_on_batch"):
             return model

@@ -1,0 +1,71 @@
+"""What the predictors of exported models share: what they accept, and loading them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from segfocal.card_files import ModelFacts, read_facts
+from segfocal.errors import ModelError, SegfocalError
+
+__all__ = ["PROBABILITIES", "check_signature", "hash_files", "loading", "read_exported_facts"]
+
+PROBABILITIES = "probabilities"
+"""Name of the output of exported models, and what it is."""
+
+
+def read_exported_facts(path: Path) -> ModelFacts:
+    """Return the facts of an exported model whose output can be used.
+
+    Raises:
+        ModelError: It has none, or returns something else.
+    """
+    facts = read_facts(path)
+    if facts.output != PROBABILITIES:
+        raise ModelError(
+            f"{path}: returns {facts.output or 'something unnamed'!r}; this segfocal reads models "
+            f"that return {PROBABILITIES}: update segfocal or export it again"
+        )
+    return facts
+
+
+def check_signature(path: Path, inputs: set[str], outputs: set[str]) -> None:
+    """Raise ``ModelError`` unless a network has the inputs and the output it should have."""
+    for what, found, expected in (
+        ("inputs", inputs, {"image", "valid"}),
+        ("outputs", outputs, {PROBABILITIES}),
+    ):
+        if found != expected:
+            raise ModelError(
+                f"{path}: the network's {what} are {', '.join(sorted(found)) or 'none'}; expected "
+                f"{', '.join(sorted(expected))}: export the model with `segfocal export`"
+            )
+
+
+@contextmanager
+def loading(path: Path, engine: str) -> Iterator[None]:
+    """Turn whatever a runtime raises on a file it cannot use into a ``ModelError``."""
+    try:
+        yield
+    except (SegfocalError, MemoryError):
+        raise
+    except Exception as error:  # runtimes raise kinds of their own
+        text = " ".join(str(error).split()) or type(error).__name__
+        if len(text) > 300:
+            text = text[:300] + "..."
+        raise ModelError(
+            f"{path}: {engine} cannot load this model ({text}); export it again"
+        ) from error
+
+
+def hash_files(*paths: Path) -> str:
+    """Return the sha256 of files one after another, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.stat().st_size.to_bytes(8, "little"))
+        with path.open("rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,31 @@
+"""The network that is exported, and its signature."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+from segfocal.engine.exported_model import PROBABILITIES
+from segfocal.engine.keras_predictor import with_probabilities
+from segfocal.models import FocalUNet
+
+__all__ = ["exported_network", "signature"]
+
+
+def exported_network(model: FocalUNet) -> keras.Model:
+    """Return the network that is exported: named inputs to a named output."""
+    probabilities = with_probabilities(model)
+    return keras.Model(model.input, {PROBABILITIES: probabilities.output}, name="segfocal")
+
+
+def signature(model: FocalUNet) -> list[dict[str, Any]]:
+    """Return the inputs of an exported network: everything free but the channels."""
+    space = (None,) * model.card.ndim
+    channels = len(model.card.channels)
+    return [
+        {
+            "image": keras.InputSpec(shape=(None, *space, channels), dtype="float32", name="image"),
+            "valid": keras.InputSpec(shape=(None, *space), dtype="bool", name="valid"),
+        }
+    ]
