@@ -22,7 +22,7 @@ from segfocal.confusion import (
 )
 from segfocal.data.sampling import BLOCK, RegionReader, blocks, open_regions
 from segfocal.data.spec import DatasetSpec
-from segfocal.engine.predictors import as_predictor
+from segfocal.engine.predictors import as_predictor, load_model
 from segfocal.errors import ModelError, OutputError
 from segfocal.io import PendingOutput, open_scan, read_labels
 from segfocal.io.pending import writing
@@ -110,13 +110,15 @@ def evaluate(
         out: Folder, created when missing.
         overwrite: Replace earlier results in ``out``.
         progress: Called with tiles done and tiles in all, for each scan.
-        **options: ``tile``, ``overlap``, ``halo``, ``blend``, ``batch_size`` of
-            :func:`segfocal.predict`.
+        **options: ``tile``, ``overlap``, ``halo``, ``blend``, ``batch_size``,
+            ``global_context``, ``exact_context`` of :func:`segfocal.predict`.
 
     Raises:
         ModelError: The model has other classes than the spec.
         SpecError, ScanError, ChannelError, OutputError: See the messages.
     """
+    if isinstance(model, str | Path):
+        model = load_model(model)  # once for all scans
     predictor = as_predictor(model)
     values = [label.value for label in spec.classes]
     known = [] if predictor.card is None else predictor.card.class_values.tolist()
@@ -139,7 +141,7 @@ def evaluate(
         with PendingOutput(folder / "scores.json", overwrite=overwrite) as pending:
             for case_id, output in outputs.items():
                 result: Prediction = predict(
-                    predictor,
+                    model,
                     spec.path(spec.case(case_id).image),
                     output,
                     overwrite=overwrite,

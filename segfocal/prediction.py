@@ -7,7 +7,7 @@ final, :func:`predict_array` is the same engine for things that fit in memory.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,20 +17,19 @@ from numpy.typing import NDArray
 
 from segfocal.blending import Blend
 from segfocal.card import Card
-from segfocal.data.channels import match_channels
+from segfocal.engine.contexts import in_context, prepare_calibrated
+from segfocal.engine.job import DEFAULT_BATCH, Sides
+from segfocal.engine.layers import Layers, ProbabilityType
+from segfocal.engine.output import produce
 from segfocal.engine.predictors import Predictor, as_predictor
-from segfocal.engine.sweep import FinishedRows, Progress, sweep
-from segfocal.errors import GeometryError, ModelError, OutputError, ScanError
-from segfocal.io import MemoryScan, PendingOutput, Scan, open_label_writer, open_scan
-from segfocal.tiling import TileGrid
+from segfocal.engine.provenance import provenance_path, read_provenance
+from segfocal.engine.sweep import FinishedRows, Progress
+from segfocal.errors import ModelError, OutputError, OutputExistsError
+from segfocal.io import MemoryScan, PendingOutput, Scan, open_scan
+from segfocal.io.labels import Layout
 from segfocal.types import Window
 
 __all__ = ["Prediction", "predict", "predict_array", "stream"]
-
-DEFAULT_TILE = {2: 512, 3: 96}
-DEFAULT_BATCH = 4
-
-Sides = int | Sequence[int]
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,9 @@ class Prediction:
         seconds: Wall time.
         class_pixels: Pixels per class index.
         invalid_pixels: Pixels without a label because the scan has no data there.
+        sha256: Checksum of the label file, hexadecimal.
+        fingerprint: Hash of everything that the label file follows from.
+        unchanged: True when the output was finished already and nothing was done.
     """
 
     output: Path
@@ -52,6 +54,9 @@ class Prediction:
     seconds: float
     class_pixels: tuple[int, ...]
     invalid_pixels: int
+    sha256: str
+    fingerprint: str
+    unchanged: bool
 
 
 def stream(
@@ -63,9 +68,15 @@ def stream(
     halo: Sides = 0,
     blend: Blend = "gaussian",
     batch_size: int = DEFAULT_BATCH,
+    max_memory: int | str | None = None,
+    global_context: str | None = None,
+    exact_context: bool = False,
     progress: Progress | None = None,
 ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """Yield class probabilities of a scan in stretches of finished rows.
+
+    A stretch is as wide as the scan, or as a column strip of it when its rows would take more
+    memory than they should.
 
     Args:
         model: A :class:`~segfocal.FocalUNet`, the path of one, a predictor, or any function
@@ -79,8 +90,19 @@ def stream(
         halo: Pixels at each side of a tile that are computed and dropped.
         blend: ``"gaussian"``, ``"hann"``, ``"linear"`` or ``"constant"``.
         batch_size: Tiles per call of the model. Changes speed and memory; the result at most
-            by the rounding of the model's own arithmetic.
-        progress: Called with tiles done and tiles in all; raise in it to cancel.
+            by the rounding of the model's own arithmetic. When a batch does not fit into
+            memory, half of it is tried.
+        max_memory: What the process may take in all: bytes, or text such as ``"4GB"``. Wide
+            scans are then swept in narrower column strips, and batches are made smaller. Left
+            out: strips of at most 1 GiB of rows being blended. Strips make no difference to the
+            result; the tiles at a seam are run twice.
+        global_context: What the network's last focal level averages: ``"tile"``, ``"local"``
+            (a box of the training patch's size), ``"frozen"`` (measured once over the scan by a
+            pass before the first tile, see :func:`~segfocal.calibrate`) or ``"none"``. Left
+            out: as the model was made.
+        exact_context: Measure frozen means block by block, a pass for each.
+        progress: Called with tiles done and tiles in all; raise in it to cancel. A pass that
+            measures frozen means is counted on its own, before.
 
     Yields:
         A window and its probabilities ``(*sides, classes)`` float32, NaN where the scan has
@@ -91,8 +113,18 @@ def stream(
             does not fit the model.
     """
     # Not a generator itself: arguments are checked before the first stretch is asked for.
-    stretches = _sweep(as_predictor(model), scan, tile, overlap, halo, blend, batch_size, progress)
-    return _with_nan(stretches)
+    job = prepare_calibrated(
+        in_context(model, global_context),
+        scan,
+        exact_context=exact_context,
+        tile=tile,
+        overlap=overlap,
+        halo=halo,
+        blend=blend,
+        batch_size=batch_size,
+        max_memory=max_memory,
+    )
+    return _with_nan(job.sweep(progress))
 
 
 def _with_nan(stretches: Iterator[FinishedRows]) -> Iterator[tuple[Window, NDArray[np.float32]]]:
@@ -111,54 +143,97 @@ def predict(
     halo: Sides = 0,
     blend: Blend = "gaussian",
     batch_size: int = DEFAULT_BATCH,
+    max_memory: int | str | None = None,
+    global_context: str | None = None,
+    exact_context: bool = False,
+    probabilities: ProbabilityType | None = None,
+    uncertainty: bool = False,
+    layout: Layout = "cog",
     overwrite: bool = False,
     progress: Progress | None = None,
+    notice: Callable[[str], None] | None = None,
 ) -> Prediction:
     """Segment a scan file and write a label map on the same grid.
 
     The output appears under its name only when it is complete and has been read back. It
     holds the card's class values; pixels where the scan has no data are nodata (255, or
-    65535 with class values of 255 and above; volumes: 0).
+    65535 with class values of 255 and above; volumes: 0). Beside it comes a JSON file,
+    ``OUTPUT.json``, which says what it was made from, its SHA-256, and how many pixels, and
+    hectares or millilitres, show each class.
+
+    What is finished is kept in a hidden folder beside the output, ``.OUTPUT.scratch``, until
+    the output is complete. A run that was stopped or killed is continued by calling the same
+    again, with the same bytes as the result; another model, input or parameter starts afresh.
+    An output that is finished already is left as it is.
 
     Args:
         model: A :class:`~segfocal.FocalUNet` or the path of one.
         input: A scene or volume: anything rasterio or nibabel opens.
         output: ``.tif`` for scenes, ``.nii`` or ``.nii.gz`` for volumes.
-        tile, overlap, halo, blend, batch_size, progress: See :func:`stream`.
+        tile, overlap, halo, blend, batch_size, max_memory, global_context, exact_context,
+        progress: See :func:`stream`.
+        probabilities: Write the probabilities of a scene's classes too, to
+            ``labels.probabilities.tif`` beside ``labels.tif``, a band per class: ``"float32"``
+            with NaN where there is no data, or ``"uint8"``: 0 to 250 for 0 to 1, 255 for no
+            data.
+        uncertainty: Write the entropy of a scene's probabilities too, to
+            ``labels.uncertainty.tif``: 0 where one class is certain, 1 where all are equal.
+        layout: ``"cog"``: a cloud-optimised GeoTIFF with overviews; ``"gtiff"``: a tiled one
+            without. Volumes have one layout only.
         overwrite: Replace an existing output.
+        notice: Called with a line of text when a run is continued, starts afresh in spite of
+            earlier results, or finds its output finished.
 
     Raises:
         ModelError, ScanError, ChannelError, GeometryError, OutputError: See the messages;
-            nothing is written then.
+            nothing is at the destination then.
     """
     started = time.monotonic()
-    _refuse_to_replace_input(input, Path(output))
-    with PendingOutput(Path(output), overwrite=overwrite) as pending:
-        predictor = as_predictor(model)
-        card = _card_of(predictor)
+    output, tell = Path(output), notice or (lambda text: None)
+    layers = Layers(probabilities, uncertainty)
+    name = Path(model).name if isinstance(model, str | Path) else None
+    pending = PendingOutput(output, overwrite=overwrite)
+    _refuse_to_replace_input(input, output)
+    earlier = read_provenance(output)
+    _refuse_to_replace_stranger(output, earlier, overwrite)
+    pending.overwrite = overwrite or earlier is not None  # it may be finished: seen below
+    with pending:
+        model = in_context(model, global_context)
+        card = _card_of(as_predictor(model))
         with open_scan(input, orientation=card.orientation or "RAS") as scan:
-            values = card.class_values
-            counts = np.zeros(card.num_classes, np.int64)
-            invalid = 0
-            grid = _grid(predictor, scan, tile, overlap, halo)
-            writer = open_label_writer(pending, scan, card)
-            stretches = _sweep(predictor, scan, tile, overlap, halo, blend, batch_size, progress)
-            for rows in stretches:
-                index = rows.probabilities.argmax(-1)
-                counts += np.bincount(index[rows.valid], minlength=card.num_classes)
-                invalid += int((~rows.valid).sum())
-                labels = np.where(rows.valid, values[index], writer.nodata)
-                writer.write(rows.window, labels.astype(writer.dtype))
-            writer.finish()
-            shape = scan.shape
-        pending.commit()
+            job = prepare_calibrated(
+                model,
+                scan,
+                exact_context=exact_context,
+                tile=tile,
+                overlap=overlap,
+                halo=halo,
+                blend=blend,
+                batch_size=batch_size,
+                max_memory=max_memory,
+            )
+            provenance, unchanged = produce(
+                pending,
+                job,
+                card,
+                layers=layers,
+                layout=layout,
+                model_name=name,
+                overwrite=overwrite,
+                progress=progress,
+                tell=tell,
+            )
+    result = provenance["result"]
     return Prediction(
-        output=Path(output),
-        shape=shape,
-        tiles=len(grid),
+        output=output,
+        shape=tuple(result["shape"]),
+        tiles=result["tiles"],
         seconds=time.monotonic() - started,
-        class_pixels=tuple(counts.tolist()),
-        invalid_pixels=invalid,
+        class_pixels=tuple(label["pixels"] for label in result["classes"]),
+        invalid_pixels=result["invalid_pixels"],
+        sha256=provenance["sha256"],
+        fingerprint=provenance["fingerprint"],
+        unchanged=unchanged,
     )
 
 
@@ -172,6 +247,8 @@ def predict_array(
     halo: Sides = 0,
     blend: Blend = "gaussian",
     batch_size: int = DEFAULT_BATCH,
+    global_context: str | None = None,
+    exact_context: bool = False,
     progress: Progress | None = None,
 ) -> NDArray[np.int32]:
     """Segment an array in memory.
@@ -181,53 +258,35 @@ def predict_array(
         array: ``(rows, cols, channels)`` or ``(planes, rows, cols, channels)``. NaN is
             invalid.
         valid: Which pixels can be used, ``array.shape[:-1]``; all when left out.
-        tile, overlap, halo, blend, batch_size, progress: See :func:`stream`.
+        tile, overlap, halo, blend, batch_size, global_context, exact_context, progress: See
+            :func:`stream`.
 
     Returns:
         Class values (class indices for a plain function), ``array.shape[:-1]``; -1 where
         the array is not valid.
     """
-    predictor = as_predictor(model)
+    model = in_context(model, global_context)
     with MemoryScan(array, valid=valid) as scan:
         labels = np.empty(scan.shape, np.int32)
-        for rows in _sweep(predictor, scan, tile, overlap, halo, blend, batch_size, progress):
-            index = rows.probabilities.argmax(-1)
-            found = index if predictor.card is None else predictor.card.class_values[index]
+        job = prepare_calibrated(
+            model,
+            scan,
+            exact_context=exact_context,
+            tile=tile,
+            overlap=overlap,
+            halo=halo,
+            blend=blend,
+            batch_size=batch_size,
+        )
+        for rows in job.sweep(progress):
+            card = job.predictor.card
+            found = (
+                rows.probabilities.argmax(-1)
+                if card is None
+                else card.label_values(rows.probabilities)
+            )
             labels[rows.window] = np.where(rows.valid, found, -1)
     return labels
-
-
-def _sweep(
-    predictor: Predictor,
-    scan: Scan,
-    tile: Sides | None,
-    overlap: Sides | None,
-    halo: Sides,
-    blend: Blend,
-    batch_size: int,
-    progress: Progress | None,
-) -> Iterator[FinishedRows]:
-    if batch_size < 1:
-        raise GeometryError(f"batch_size {batch_size}; expected at least 1")
-    grid = _grid(predictor, scan, tile, overlap, halo)
-    channels, valid_when, fill = None, "all", None
-    if predictor.card is not None:
-        card = predictor.card
-        names = [channel.name for channel in card.channels]
-        channels = match_channels(scan, names, by_name=card.named_channels)
-        valid_when = card.valid_when
-        fill = np.array([channel.mean for channel in card.channels], np.float32)
-    return sweep(
-        scan,
-        predictor,
-        grid,
-        channels=channels,
-        valid_when=valid_when,
-        fill=fill,
-        blend=blend,
-        batch_size=batch_size,
-        progress=progress,
-    )
 
 
 def _refuse_to_replace_input(source: str | Path, output: Path) -> None:
@@ -244,39 +303,12 @@ def _card_of(predictor: Predictor) -> Card:
     return predictor.card
 
 
-def _grid(
-    predictor: Predictor, scan: Scan, tile: Sides | None, overlap: Sides | None, halo: Sides
-) -> TileGrid:
-    ndim = len(scan.shape)
-    if predictor.ndim not in (None, ndim):
-        raise ScanError(
-            f"{scan.name}: has {ndim} spatial axes; the model works on {predictor.ndim}"
+def _refuse_to_replace_stranger(
+    output: Path, earlier: dict[str, Any] | None, overwrite: bool
+) -> None:
+    beside = provenance_path(output)
+    if earlier is None and beside.exists() and not overwrite:
+        raise OutputExistsError(
+            f"{beside}: exists already and is not of segfocal; it is where the provenance of "
+            f"{output.name} goes: move it, choose another output, or pass --overwrite"
         )
-    stride = predictor.output_stride
-    card = predictor.card
-    if tile is None:
-        tile = card.tile if card is not None and card.tile else DEFAULT_TILE[ndim]
-    tiles, halos = _sides(tile, ndim, "tile"), _sides(halo, ndim, "halo")
-    if overlap is None:
-        # The least multiple of the network's stride that is a quarter of the kept part, as
-        # far as a tile of more than one such stride leaves room for it.
-        overlap = [
-            min(stride * -(-(side - 2 * drop) // (4 * stride)), max(0, side - 2 * drop - stride))
-            for side, drop in zip(tiles, halos, strict=True)
-        ]
-    return TileGrid.cover(
-        scan.shape,
-        tiles,
-        halo=halos,
-        overlap=_sides(overlap, ndim, "overlap"),
-        output_stride=stride,
-    )
-
-
-def _sides(value: Sides, ndim: int, what: str) -> tuple[int, ...]:
-    sides = (value,) * ndim if isinstance(value, int) else tuple(int(side) for side in value)
-    if len(sides) != ndim:
-        raise GeometryError(
-            f"{what} {sides} has {len(sides)} numbers; expected one or {ndim}, one per axis"
-        )
-    return sides

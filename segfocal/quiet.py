@@ -7,13 +7,16 @@ that is written in that time, errors above all, is passed on.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import logging
 import os
 import re
 import sys
 import tempfile
+from collections.abc import Iterator
 
-__all__ = ["error_stream", "load_keras"]
+__all__ = ["error_stream", "load_keras", "many_models"]
 
 _error_stream = 2
 
@@ -60,3 +63,21 @@ def load_keras() -> None:
             for line in captured.read().splitlines(keepends=True):
                 if line.strip() and not _CHATTER.match(line):
                     os.write(2, line)
+
+
+@contextlib.contextmanager
+def many_models() -> Iterator[None]:
+    """Let the block run one model after another without TensorFlow's advice on retracing.
+
+    It takes several models for one that is compiled again and again.
+    """
+
+    def other(record: logging.LogRecord) -> bool:
+        return "retracing" not in record.getMessage()
+
+    logger = logging.getLogger("tensorflow")
+    logger.addFilter(other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(other)
