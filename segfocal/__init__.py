@@ -17,15 +17,18 @@ from segfocal.version import __version__
 
 if TYPE_CHECKING:
     from segfocal.card import Card as Card
+    from segfocal.conversion import convert_weights as convert_weights
     from segfocal.data.plan import Plan as Plan
     from segfocal.data.plan import load_plan as load_plan
     from segfocal.data.plan import save_plan as save_plan
     from segfocal.data.spec import DatasetSpec as DatasetSpec
     from segfocal.data.spec import load_spec as load_spec
     from segfocal.demonstration import run_demo as run_demo
+    from segfocal.engine.contexts import calibrate as calibrate
     from segfocal.engine.predictors import load_model as load_model
     from segfocal.errors import SegfocalError as SegfocalError
     from segfocal.evaluation import evaluate as evaluate
+    from segfocal.exporting import export as export
     from segfocal.inspection import inspect as inspect
     from segfocal.io import MemoryScan as MemoryScan
     from segfocal.io import open_scan as open_scan
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
     from segfocal.prediction import stream as stream
     from segfocal.training import save_model as save_model
     from segfocal.training import train as train
+    from segfocal.weights import from_pretrained as from_pretrained
+    from segfocal.weights import load_encoder as load_encoder
 
 _HOME = {
     "Card": "segfocal.card",
@@ -46,7 +51,12 @@ _HOME = {
     "MemoryScan": "segfocal.io",
     "Plan": "segfocal.data.plan",
     "SegfocalError": "segfocal.errors",
+    "calibrate": "segfocal.engine.contexts",
+    "convert_weights": "segfocal.conversion",
     "evaluate": "segfocal.evaluation",
+    "export": "segfocal.exporting",
+    "from_pretrained": "segfocal.weights",
+    "load_encoder": "segfocal.weights",
     "load_model": "segfocal.engine.predictors",
     "load_plan": "segfocal.data.plan",
     "load_spec": "segfocal.data.spec",
@@ -62,7 +72,17 @@ _HOME = {
     "train": "segfocal.training",
 }
 
-_WITH_KERAS = {"FocalNet", "FocalUNet", "evaluate", "run_demo", "save_model", "train"}
+_WITH_KERAS = {
+    "FocalNet",
+    "FocalUNet",
+    "convert_weights",
+    "evaluate",
+    "from_pretrained",
+    "load_encoder",
+    "run_demo",
+    "save_model",
+    "train",
+}
 
 __all__ = ["__version__", *sorted(_HOME)]
 

@@ -5,25 +5,43 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from segfocal.card import read_card
+from segfocal.card_files import is_exported_model, read_encoder_facts, read_facts
 from segfocal.data.spec import load_spec
+from segfocal.engine.provenance import read_provenance
 from segfocal.io import open_scan
 
 __all__ = ["inspect"]
 
 
 def inspect(path: str | Path) -> dict[str, Any]:
-    """Describe a scan, a ``.keras`` model or a ``.yaml`` dataset spec, without loading it.
+    """Describe a scan, a model or a ``.yaml`` dataset spec, without loading it.
+
+    Models are ``.keras`` files and what :func:`~segfocal.export` writes: SavedModel folders,
+    ``.onnx`` and OpenVINO's ``.xml``, and encoders that :func:`~segfocal.convert_weights` writes.
+    None needs the program that runs it.
+
+    Of an output of :func:`segfocal.predict`, what it was made from is told too.
 
     Raises:
         ScanError, ModelError, SpecError: The file cannot be understood.
     """
     suffix = Path(path).suffix.lower()
-    if suffix == ".keras":
-        return {"kind": "model", "path": str(path), "card": read_card(path).model_dump(mode="json")}
+    encoder = read_encoder_facts(path) if suffix == ".keras" else None
+    if encoder is not None:
+        return {"kind": "encoder", "path": str(path), **encoder}
+    if suffix == ".keras" or is_exported_model(path):
+        facts = read_facts(path)
+        found: dict[str, Any] = {"kind": "model", "path": str(path), "file_format": facts.format}
+        if facts.format != "keras":
+            found["output"] = facts.output
+            found["output_stride"] = facts.output_stride
+            found["model_hash"] = facts.model_hash
+            found["global_context"] = facts.global_context
+        return {**found, "card": facts.card.model_dump(mode="json")}
     if suffix in (".yaml", ".yml"):
         spec = load_spec(path)
         return {"kind": "spec", "path": str(path), **spec.model_dump(mode="json")}
+    provenance = read_provenance(Path(path))
     with open_scan(path) as scan:
         return {
             "kind": "scene" if len(scan.shape) == 2 else "volume",
@@ -33,4 +51,5 @@ def inspect(path: str | Path) -> dict[str, Any]:
             "dtype": str(scan.dtype),
             "resolution": None if scan.resolution is None else list(scan.resolution),
             **scan.georeference(),
+            **({} if provenance is None else {"provenance": provenance}),
         }

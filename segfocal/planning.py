@@ -73,6 +73,10 @@ def make_plan(
     if patch is None:
         patch = tuple(_patch_side(length, spec.ndim) for length in smallest)
     pixels = int(np.prod(patch))
+    # Two strides at least: tiles of one could not overlap.
+    tile = tuple(
+        max(2 * OUTPUT_STRIDE, -(-side // OUTPUT_STRIDE) * OUTPUT_STRIDE) for side in patch
+    )
     return Plan(
         spec=spec.name,
         card=Card(
@@ -82,10 +86,8 @@ def make_plan(
             named_channels=True,
             valid_when=spec.valid_when,
             classes=spec.classes,
-            # Two strides at least: tiles of one could not overlap.
-            tile=tuple(
-                max(2 * OUTPUT_STRIDE, -(-side // OUTPUT_STRIDE) * OUTPUT_STRIDE) for side in patch
-            ),
+            tile=tile,
+            patch=None if tile == tuple(patch) else tuple(patch),
             resolution=resolution,
             orientation=(spec.orientation or "RAS") if spec.ndim == 3 else None,
         ),

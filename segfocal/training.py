@@ -20,7 +20,7 @@ from segfocal.data.spec import DatasetSpec
 from segfocal.errors import ModelError, OutputExistsError
 from segfocal.io import PendingOutput
 from segfocal.io.pending import writing
-from segfocal.losses import DiceCrossEntropy
+from segfocal.losses import AtScale, DiceCrossEntropy
 from segfocal.metrics import MeanIoU
 from segfocal.models import FocalUNet
 
@@ -116,17 +116,10 @@ def train(
         pending = stack.enter_context(PendingOutput(target, overwrite=overwrite))
         save_plan(plan, pending.path("plan.yaml"))
         log = _Log(pending.path(LOG), steps_per_epoch, epochs, max_minutes, progress)
-        model.compile(
-            optimizer=optimizer or _default_optimizer(plan),
-            loss=loss or DiceCrossEntropy(),
-            metrics=[MeanIoU(plan.card.num_classes)],
-        )
-        # Built here, the optimizer's variables do not come into being inside the compiled
-        # step, which TensorFlow would then trace twice.
-        model.optimizer.build(model.trainable_variables)
+        fitted, outputs = _compile(model, plan, optimizer, loss or DiceCrossEntropy())
         started = time.monotonic()
-        model.fit(
-            PatchBatches(sampler, steps_per_epoch),
+        fitted.fit(
+            PatchBatches(sampler, steps_per_epoch, outputs),
             epochs=epochs,
             verbose=0,
             shuffle=False,
@@ -137,6 +130,37 @@ def train(
         model.save(pending.main)
         pending.commit()
     return TrainingRun(folder, target, folder / LOG, seconds, log.steps)
+
+
+def _compile(
+    model: FocalUNet,
+    plan: Plan,
+    optimizer: keras.optimizers.Optimizer | None,
+    loss: keras.losses.Loss,
+) -> tuple[keras.Model, tuple[str, ...]]:
+    """Return the model to fit, with the additional heads of the plan, and its output names."""
+    fitted: keras.Model = model
+    outputs: tuple[str, ...] = ()
+    losses: Any = loss
+    weights = None
+    metrics: Any = [MeanIoU(plan.card.num_classes)]
+    if plan.deep_supervision:
+        fitted = model.supervised(plan.deep_supervision)
+        outputs = tuple(fitted.output)
+        losses = {name: AtScale(loss, 2**i) if i else loss for i, name in enumerate(outputs)}
+        shares = [0.5**i for i in range(len(outputs))]
+        weights = {name: share / sum(shares) for name, share in zip(outputs, shares, strict=True)}
+        metrics = {outputs[0]: metrics}
+    fitted.compile(
+        optimizer=optimizer or _default_optimizer(plan),
+        loss=losses,
+        loss_weights=weights,
+        metrics=metrics,
+    )
+    # Built here, the optimizer's variables do not come into being inside the compiled
+    # step, which TensorFlow would then trace twice.
+    fitted.optimizer.build(fitted.trainable_variables)
+    return fitted, outputs
 
 
 def save_model(model: keras.Model, path: str | Path, *, overwrite: bool = False) -> None:

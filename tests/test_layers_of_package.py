@@ -15,16 +15,18 @@ PACKAGE = Path(segfocal.__file__).parent
 
 LAYERS = {
     "0": ["errors", "types", "version", "quiet", "unfinished"],
-    "1": ["tiling", "blending", "card", "confusion", "presets"],
+    "1": ["tiling", "blending", "card", "card_files", "confusion", "onnx_metadata", "presets"],
     "2a": ["io"],
-    "2b": ["layers", "models", "losses", "metrics"],
+    "2b": ["layers", "models", "losses", "metrics", "weights"],
     "3": ["data"],
     "4": [
         "baselines",
         "batches",
+        "conversion",
         "demonstration",
         "engine",
         "evaluation",
+        "exporting",
         "inspection",
         "overlay",
         "planning",
@@ -57,6 +59,10 @@ ONLY_IN = {
     "rich": {"5"},
     "tensorflow": set(),
     "torch": set(),
+    "onnx": {"4"},
+    "onnxruntime": {"4"},
+    "openvino": {"4"},
+    "tf2onnx": {"4"},
     "jax": set(),
 }
 

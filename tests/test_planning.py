@@ -219,6 +219,7 @@ def test_the_card_says_what_the_model_will_expect(dataset):
             LabelClass(value=7, name="no", color=(1, 2, 3)),
         ),
         tile=(64, 64),
+        patch=(32, 32),
         resolution=(20.0, 30.0),
         orientation=None,
     )
@@ -311,7 +312,7 @@ learning_rate: 1e-4
         ("class_share: 0.5", "class_share: 2", "class_share: Input should be less than or equal"),
         ("preset: nano", "preset: huge", "top level: preset 'huge' is unknown"),
         ("mirror_axes: [", "mirror_axes: [2, ", "top level: mirror_axes names axis 2"),
-        ("patch: [", "patch: [32, ", "top level: patch (32, "),
+        ("\npatch: [", "\npatch: [32, ", "top level: patch (32, "),
         ("weight_decay: 0.02", "weight_decay: .inf", "weight_decay: Input should be a finite"),
         ("preset: nano", "presets: nano", "unknown key 'presets'; did you mean 'preset'?"),
     ],

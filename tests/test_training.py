@@ -44,6 +44,23 @@ def test_the_loss_falls_on_real_data(trained):
     assert last < 0.8 * first
 
 
+def test_additional_heads_are_trained_with_and_not_saved(spec, tmp_path):
+    plan = short_plan(spec, 12).model_copy(update={"deep_supervision": 2})
+    model, result = run(spec, plan, tmp_path)
+    lines = [json.loads(line) for line in result.log.read_text().splitlines()]
+    heads = {"logits_loss", "logits_p1_loss", "logits_p2_loss"}
+    assert heads <= set(lines[-1])
+    # One half, a quarter, an eighth, made to add up to one.
+    parts = (lines[0][name] for name in sorted(heads))
+    weighted = sum(part * share / 7 for part, share in zip(parts, (4, 2, 1), strict=True))
+    assert lines[0]["loss"] == pytest.approx(weighted, rel=1e-3)
+    assert lines[-1]["loss"] < lines[0]["loss"]
+    assert sf.load_plan(result.folder / "plan.yaml").deep_supervision == 2
+    again = sf.load_model(result.model)
+    for saved, weight in zip(again.weights, model.weights, strict=True):
+        np.testing.assert_array_equal(np.asarray(saved), np.asarray(weight))
+
+
 def test_the_saved_model_is_the_trained_one(trained, spec):
     model, result = trained
     again = sf.load_model(result.model)

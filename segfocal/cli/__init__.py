@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import click
 
+from segfocal.cli.convert_weights import convert_weights
 from segfocal.cli.demo import demo
 from segfocal.cli.evaluate import evaluate
+from segfocal.cli.export import export
 from segfocal.cli.info import info
 from segfocal.cli.predict import predict
 from segfocal.cli.stopping import catch_signals
 from segfocal.cli.train import train
 from segfocal.errors import SegfocalError
+from segfocal.unfinished import kept
 from segfocal.version import __version__
 
 __all__ = ["main", "segfocal"]
@@ -28,6 +31,8 @@ class _Group(click.Group):
             text = " ".join(str(error).split())
             if isinstance(error, MemoryError):
                 text = f"out of memory; choose smaller tiles, patches or batches ({text})"
+            if kept():
+                text += "; what is finished is kept: the same command continues"
             click.echo(f"segfocal: error: {text}", err=True)
             ctx.exit(2)
 
@@ -39,11 +44,12 @@ def segfocal(debug: bool) -> None:
     """Segment scans too large for memory: GeoTIFF scenes and NIfTI volumes.
 
     Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage, 129, 130 or 143
-    stopped by SIGHUP, Ctrl-C or SIGTERM, which leaves nothing half-written.
+    stopped by SIGHUP, Ctrl-C or SIGTERM. A stopped or killed command leaves nothing
+    half-written; `predict` and `evaluate` continue when they are run again.
     """
 
 
-for command in (demo, info, predict, train, evaluate):
+for command in (demo, info, predict, train, evaluate, export, convert_weights):
     segfocal.add_command(command)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-__all__ = ["OVERWRITE", "PATH", "Sides", "progress_bar", "tiling_options"]
+__all__ = ["OVERWRITE", "PATH", "Sides", "progress_bar", "tell", "tiling_options"]
 
 PATH = click.Path(path_type=Path)
 
@@ -41,6 +41,22 @@ class Sides(click.ParamType):
 def tiling_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of tiled inference to a command."""
     for option in (
+        click.option(
+            "--exact-context",
+            is_flag=True,
+            help="Measure frozen means block by block, a pass over the scan for each.",
+        ),
+        click.option(
+            "--global-context",
+            type=click.Choice(["tile", "local", "frozen", "none"]),
+            help="What the network's last focal level averages. Default: as the model was made.",
+        ),
+        click.option(
+            "--max-memory",
+            metavar="SIZE",
+            help="What the process may take in all, such as 4GB: wide scans are swept in narrower "
+            "strips then. The result stays the same.",
+        ),
         click.option(
             "--batch-size",
             type=click.IntRange(min=1),
@@ -76,6 +92,11 @@ def tiling_options(command: Callable[..., None]) -> Callable[..., None]:
     ):
         command = option(command)
     return command
+
+
+def tell(text: str) -> None:
+    """Print a line for the user on stderr."""
+    click.echo(f"segfocal: {text}", err=True)
 
 
 @contextmanager

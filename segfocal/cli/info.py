@@ -12,7 +12,7 @@ import click
 @click.argument("path", type=str)
 @click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
 def info(path: str, as_json: bool) -> None:
-    """Say what PATH is: a scan, a model (.keras) or a dataset spec (.yaml)."""
+    """Say what PATH is: a scan, a model (.keras or exported) or a dataset spec (.yaml)."""
     from segfocal.inspection import inspect
 
     found = inspect(path)

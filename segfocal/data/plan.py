@@ -33,6 +33,8 @@ class Plan(BaseModel):
         weight_decay: AdamW's decoupled weight decay.
         class_share: Share of patches that are centred on a pixel of a random class, every
             class equally often; the others are placed uniformly.
+        deep_supervision: Number of additional heads that are trained on smaller features, the
+            first at half resolution; each counts half as much as the one before it.
         mirror_axes: Axes along which patches are flipped at random.
         class_pixels: Labelled training pixels per class index, for information.
         seed: Seed of initial weights, patches and augmentation.
@@ -49,6 +51,7 @@ class Plan(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     class_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    deep_supervision: Annotated[int, Field(ge=0, le=4)] = 0
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
     class_pixels: tuple[int, ...] = ()
     seed: Annotated[int, Field(ge=0)] = 0

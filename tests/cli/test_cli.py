@@ -140,7 +140,7 @@ def test_wrong_usage_has_exit_code_2(model):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stopped_run_leaves_nothing(number, model, tmp_path):
+def test_a_stopped_run_says_how_to_continue_and_does(number, model, tmp_path):
     with rasterio.open(
         tmp_path / "big.tif", "w", driver="GTiff", width=6000, height=6000, count=5,
         dtype="uint8", tiled=True, compress="deflate", crs="EPSG:32119",
@@ -153,14 +153,31 @@ def test_a_stopped_run_leaves_nothing(number, model, tmp_path):
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ},
     )  # fmt: skip
     deadline = time.monotonic() + 120
-    while not list(tmp_path.glob(".labels.tif*partial/*")) and time.monotonic() < deadline:
+    scratch = tmp_path / ".labels.tif.scratch"
+    while not list(scratch.glob("*.unit")) and time.monotonic() < deadline:
         time.sleep(0.2)
     run.send_signal(number)
     _, errors = run.communicate(timeout=120)
     assert run.returncode == 128 + number, errors
     assert "Traceback" not in errors
-    assert "stopped; nothing is left half-written" in errors
-    assert [path.name for path in tmp_path.iterdir()] == ["big.tif"]
+    told = f"stopped; run the same command again to continue: what is finished is kept in {scratch}"
+    assert told in errors
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".labels.tif.scratch", "big.tif"]
+    kept = len(list(scratch.glob("*.unit")))
+    reports = []
+
+    def look(done, total):
+        reports.append((done, total))
+        raise KeyboardInterrupt
+
+    notices = []
+    with pytest.raises(KeyboardInterrupt):
+        sf.predict(
+            model, tmp_path / "big.tif", tmp_path / "labels.tif", progress=look,
+            notice=notices.append,
+        )  # fmt: skip
+    assert notices == [f"{tmp_path / 'labels.tif'}: continues with {kept} units kept"]
+    assert reports[0][0] > 0
 
 
 SWALLOWING = """
