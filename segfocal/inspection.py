@@ -36,7 +36,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
             found["output"] = facts.output
             found["output_stride"] = facts.output_stride
             found["model_hash"] = facts.model_hash
-            found["global_context"] = facts.global_context
+            if facts.global_context is not None:
+                found["global_context"] = facts.global_context
         return {**found, "card": facts.card.model_dump(mode="json")}
     if suffix in (".yaml", ".yml"):
         spec = load_spec(path)

@@ -127,7 +127,8 @@ def test_metadata_of_a_real_file_are_those_that_onnx_reads(exports):
     path = exports.path("onnx")
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert read_onnx_metadata(path) == expected
-    assert len(expected) == 4
+    assert len(expected) == 5
+    assert expected["segfocal.global_context"] == "tile"
 
 
 def test_a_file_that_is_cut_short_anywhere_is_refused(files, tmp_path):
