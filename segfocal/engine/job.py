@@ -159,7 +159,7 @@ class Job:
         channels = None if self.channels is None else list(self.channels)
         batch = {"batch_size": self.batch_size} if self.batch_matters else {}
         averaged = getattr(self.predictor, "global_context", None)
-        context: dict[str, Any] = {"global_context": averaged}
+        context: dict[str, Any] = {} if averaged is None else {"global_context": averaged}
         if averaged == "frozen":
             context["exact_context"] = self.exact_context
         return {**sides, "blend": self.blend, "channels": channels, **context, **batch}
