@@ -15,12 +15,17 @@ __all__ = [
     "ScanError",
     "ScanNotFoundError",
     "SegfocalError",
+    "SegfocalWarning",
     "SpecError",
 ]
 
 
 class SegfocalError(Exception):
     """Root of every error that segfocal raises on purpose."""
+
+
+class SegfocalWarning(UserWarning):
+    """Something that is done differently than one might think; the command line prints it."""
 
 
 class ScanError(SegfocalError, ValueError):

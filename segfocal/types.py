@@ -12,7 +12,16 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BoolArray", "FloatArray", "Patch", "Window", "full_window", "window_shape"]
+__all__ = [
+    "BoolArray",
+    "FloatArray",
+    "Patch",
+    "Window",
+    "full_window",
+    "overlap_of",
+    "shifted",
+    "window_shape",
+]
 
 Window: TypeAlias = tuple[slice, ...]
 BoolArray: TypeAlias = NDArray[np.bool_]
@@ -42,3 +51,16 @@ def window_shape(window: Window) -> tuple[int, ...]:
 def full_window(shape: tuple[int, ...]) -> Window:
     """Return the window that covers a whole array of spatial shape ``shape``."""
     return tuple(slice(0, length) for length in shape)
+
+
+def overlap_of(a: slice, b: slice) -> slice:
+    """Return what two stretches have in common; it starts at or behind its stop when nothing."""
+    return slice(max(a.start, b.start), min(a.stop, b.stop))
+
+
+def shifted(window: Window, origin: Window) -> Window:
+    """Return a window as seen from the start of another."""
+    return tuple(
+        slice(side.start - zero.start, side.stop - zero.start)
+        for side, zero in zip(window, origin, strict=True)
+    )
