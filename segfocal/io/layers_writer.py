@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as RasterWindow
 
 from segfocal.errors import OutputError
-from segfocal.io.base import Scan, check_window
+from segfocal.io.base import Scan, check_window, grid_of
 from segfocal.io.geotiff import RasterScan, limit_gdal_cache
 from segfocal.io.geotiff_writer import GDAL_ERRORS, block_side, quiet
 from segfocal.io.labels import Layout
@@ -57,6 +57,7 @@ class LayersWriter:
         tags: Mapping[str, str] | None = None,
     ) -> None:
         self._pending, self._main = pending, pending.path(name)
+        scan = grid_of(scan)
         self._shape: tuple[int, ...] = scan.shape
         self._flip = isinstance(scan, RasterScan) and scan.flip_rows
         self._layout, self._block = layout, block_side(scan.shape)

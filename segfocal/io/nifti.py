@@ -9,14 +9,11 @@ from __future__ import annotations
 
 import os
 import threading
-import zlib
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import nibabel as nib
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
 from nibabel.orientations import (
     aff2axcodes,
     axcodes2ornt,
@@ -24,20 +21,28 @@ from nibabel.orientations import (
     io_orientation,
     ornt_transform,
 )
-from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
 
 from segfocal.errors import ScanError
 from segfocal.io.base import check_window
 from segfocal.io.channels import channel_indices, numbered_names
-from segfocal.io.formats import check_is_file
 from segfocal.io.orientation import AxisOrder
+from segfocal.io.plane_cache import PLANE_BYTES, PlaneCache
+from segfocal.io.plane_stream import PlaneStream
+from segfocal.io.volume_header import (
+    PACKED_SUFFIXES,
+    READ_ERRORS,
+    checked_affine,
+    header_notes,
+    mm_per_unit,
+    open_volume,
+    returned_dtype,
+    spatial_layout,
+    voxel_file,
+)
 from segfocal.types import Patch, Window, window_shape
 
 __all__ = ["VolumeScan"]
-
-_READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
-_MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 
 
 class VolumeScan:
@@ -49,6 +54,8 @@ class VolumeScan:
     Attributes:
         affine: The file's own affine, shape ``(4, 4)``.
         canonical_affine: The affine of the canonical grid that ``read`` returns.
+        affine_mm: The same in millimetres, whatever the unit of the file.
+        notes: What the user of the file should know, a line each.
         header: The file's nibabel header.
         order: How the canonical axes lie in the file.
         files: Names of the files: one, or a pair of header and image.
@@ -71,12 +78,12 @@ class VolumeScan:
                 f"orientation {orientation!r}; expected three letters, one each of R/L, A/P and S/I"
             )
         self._lock = threading.Lock()
-        image = _load(self.name)
+        image = open_volume(self.name)
         self._data: Any = image.dataobj
         parts = (part.filename for part in image.file_map.values())
         self.files: tuple[str, ...] = tuple(os.fspath(name) for name in parts if name)
-        file_shape, self._leading, count = _layout(self.name, tuple(image.shape))
-        self.affine = _checked_affine(self.name, image)
+        file_shape, self._leading, count = spatial_layout(self.name, tuple(image.shape))
+        self.affine = checked_affine(self.name, image)
         self.header = image.header.copy()
         turn = ornt_transform(io_orientation(self.affine), axcodes2ornt(orientation))
         canonical = [int(axis) for axis in turn[:, 0]]
@@ -93,9 +100,15 @@ class VolumeScan:
         self.channels_are_named = False
         self.channel_note = ""
         self.slow_axis = canonical[2]
-        self.dtype: np.dtype = _returned_dtype(self.name, image)
-        spacing = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)) * _mm_per_unit(image)
+        self.dtype: np.dtype = returned_dtype(self.name, image)
+        spacing = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)) * mm_per_unit(image)
         self.resolution: tuple[float, ...] | None = tuple(float(spacing[a]) for a in file_axis)
+        self.affine_mm = np.diag([*[mm_per_unit(image)] * 3, 1.0]) @ self.canonical_affine
+        self.notes: tuple[str, ...] = header_notes(self.name, self.affine)
+        self._stored = voxel_file(self.name, image)
+        self._packed = self._stored.lower().endswith(PACKED_SUFFIXES)
+        self._planes: PlaneCache | None = None
+        self._stream: PlaneStream | None = None
 
     def georeference(self) -> dict[str, Any]:
         """Return the file's affine and orientation, and the scan's, as a JSON value."""
@@ -121,7 +134,7 @@ class VolumeScan:
             if block.size:
                 try:
                     self._fill(block, box, chosen)
-                except _READ_ERRORS as error:
+                except READ_ERRORS as error:
                     text = " ".join(str(error).split()) or type(error).__name__
                     raise ScanError(
                         f"{self.name}: cannot read voxels {_bounds(box)} ({text}); the file is "
@@ -132,8 +145,40 @@ class VolumeScan:
             return Patch(values, np.isfinite(values))
         return Patch(values, np.ones(values.shape, dtype=np.bool_))
 
+    def remember_planes(self) -> None:
+        """Keep planes of a compressed file: for a caller that reads tiles row by row.
+
+        Each plane of a row of tiles is then inflated once, and the file from front to back. One
+        that is swept from its end (its slowest axis runs against the canonical one), or that
+        has channels, is gone through once to learn where reads may begin, and then read in
+        pieces of 16 MiB, each from up to 4 MiB before its start.
+        Nothing is kept when a read takes more than 256 MiB of planes.
+        """
+        if self._packed and self._planes is None:
+            self._planes = PlaneCache(self._plane_bytes, self._load_planes)
+            in_order = not self.order.flipped[self.slow_axis] and len(self.channels) == 1
+            if in_order and self._stored.lower().endswith((".gz", ".mgz")):
+                self._stream = PlaneStream(self._stored, self._data, self.order.file_shape)
+
+    @property
+    def remembered_bytes(self) -> int:
+        """What the planes that are kept may take."""
+        whole = self._plane_bytes * self.shape[self.slow_axis] * len(self.channels)
+        return min(PLANE_BYTES, whole) if self._packed else 0
+
+    @property
+    def _plane_bytes(self) -> int:
+        return int(np.prod(self.order.file_shape[:2])) * self.dtype.itemsize
+
     def _fill(self, block: NDArray[np.generic], box: Window, chosen: list[int]) -> None:
         first, second, slow = box
+        planes = self._planes
+        if planes is not None and planes.has_room(block.shape[2] * len(chosen)):
+            for place, channel in enumerate(chosen):
+                kept = planes.get(channel, range(slow.start, slow.stop))
+                for step, whole in enumerate(kept):
+                    block[:, :, step, place] = whole[first, second]
+            return
         for place, channel in enumerate(chosen):
             for step, plane in enumerate(range(slow.start, slow.stop)):
                 # Whole lines of the fastest axis: one contiguous read instead of one per line.
@@ -142,9 +187,24 @@ class VolumeScan:
                 with np.errstate(over="ignore"):  # float32 infinity, which is invalid
                     block[:, :, step, place] = lines[first]
 
+    def _load_planes(self, channel: int, planes: range) -> NDArray[np.generic]:
+        with np.errstate(over="ignore"):  # float32 infinity, which is invalid
+            if self._stream is not None and not self._stream.is_before(planes):
+                self._stream.close()
+                self._stream = None
+            if self._stream is not None:
+                return self._stream.read(planes).astype(self.dtype, copy=False)
+            part = slice(planes.start, planes.stop)
+            key = (slice(None), slice(None), part, *self._leading, channel, 0, 0, 0)
+            return self._data[key[: self._data.ndim]].astype(self.dtype, copy=False)
+
     def close(self) -> None:
         """Close the file. Closing twice is harmless."""
         with self._lock:
+            self._planes = None
+            if self._stream is not None:
+                self._stream.close()
+                self._stream = None
             self._data = None  # nibabel closes its file when the proxy goes
 
     def __enter__(self) -> Self:
@@ -157,93 +217,6 @@ class VolumeScan:
         trace: TracebackType | None,
     ) -> None:
         self.close()
-
-
-def _load(name: str) -> SpatialImage:
-    check_is_file(name)
-    expected = "expected a NIfTI file (.nii, .nii.gz, .hdr/.img) or .mgh/.mgz, complete"
-    try:
-        # No mmap: a file that shrinks while it is mapped kills the process.
-        image = nib.load(name, mmap=False, keep_file_open=True)
-    except (ImageFileError, HeaderDataError, *_READ_ERRORS) as error:
-        text = " ".join(str(error).split()) or type(error).__name__
-        raise ScanError(f"{name}: not a volume that nibabel can open ({text}); {expected}") from (
-            error
-        )
-    if not isinstance(image, SpatialImage) or not nib.is_proxy(image.dataobj):
-        raise ScanError(f"{name}: {type(image).__name__} is not a volume; {expected}")
-    part = image.file_map.get("image")
-    stored = name if part is None or part.filename is None else os.fspath(part.filename)
-    if not os.path.exists(stored):
-        raise ScanError(f"{name}: its image file {stored} is missing; put it beside the header")
-    if not stored.lower().endswith((".gz", ".mgz", ".bz2", ".zst")):
-        data: Any = image.dataobj
-        needed = int(data.offset) + int(np.prod(image.shape)) * data.dtype.itemsize
-        if os.path.getsize(stored) < needed:
-            raise ScanError(
-                f"{name}: the file is truncated: {os.path.getsize(stored)} bytes, the header "
-                f"asks for {needed}; copy or download it again"
-            )
-    return image
-
-
-def _layout(name: str, shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Return spatial shape, indices between plane and channel axis, and number of channels."""
-    core = shape
-    while len(core) > 3 and core[-1] == 1:
-        core = core[:-1]
-    if len(core) < 3:
-        raise ScanError(
-            f"{name}: an image of shape {shape}; expected a volume of three axes: save it as "
-            "(x, y, 1), or as GeoTIFF or PNG for a scene"
-        )
-    if 0 in core:
-        raise ScanError(f"{name}: a volume of shape {shape}; expected at least one voxel")
-    if len(core) == 3:
-        return core, (0,) * (len(shape) - 3), 1
-    if len(core) == 4 or (len(core) == 5 and core[3] == 1):
-        return core[:3], (0,) * (len(core) - 4), core[-1]
-    raise ScanError(
-        f"{name}: a volume of shape {shape}; expected (x, y, z), (x, y, z, channels) or "
-        "(x, y, z, 1, channels): split the other axes into files"
-    )
-
-
-def _checked_affine(name: str, image: SpatialImage) -> NDArray[np.float64]:
-    affine = image.affine
-    if affine is not None and np.isfinite(affine).all():
-        affine = np.array(affine, dtype=np.float64)
-        lengths = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
-        # Relative to a box of these spacings: 0 when two axes point the same way.
-        if lengths.all() and abs(np.linalg.det(affine[:3, :3] / lengths)) > 1e-6:
-            return affine
-    rows = "unset" if affine is None else np.array2string(np.asarray(affine)[:3]).replace("\n", "")
-    raise ScanError(
-        f"{name}: unusable affine {rows}; expected finite, independent axes with spacings above "
-        "0: repair the header's sform, qform or pixdim"
-    )
-
-
-def _returned_dtype(name: str, image: SpatialImage) -> np.dtype:
-    dtype = image.get_data_dtype()
-    if dtype.kind not in "iuf":
-        kind = "RGB" if dtype.fields else str(dtype)
-        raise ScanError(
-            f"{name}: voxels of type {kind}; expected integers or floats: store colours or "
-            "complex parts as channels of a 4-D volume"
-        )
-    data: Any = image.dataobj
-    if (getattr(data, "slope", 1.0), getattr(data, "inter", 0.0)) != (1.0, 0.0):
-        return np.dtype(np.float32)
-    return dtype.newbyteorder("=")
-
-
-def _mm_per_unit(image: SpatialImage) -> float:
-    units = getattr(image.header, "get_xyzt_units", None)
-    try:
-        return _MM_PER_UNIT.get(units()[0], 1.0) if units else 1.0
-    except KeyError:  # a code that the standard does not know
-        return 1.0
 
 
 def _bounds(window: Window) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +14,8 @@ import pytest
 from nibabel.orientations import aff2axcodes, axcodes2ornt, io_orientation, ornt_transform
 
 from segfocal.errors import ScanError, ScanNotFoundError
-from segfocal.io import open_scan
+from segfocal.io import open_scan, read_labels
+from segfocal.io.identity import scan_identity
 from segfocal.io.nifti import VolumeScan
 from segfocal.types import full_window
 
@@ -222,3 +225,90 @@ def test_a_raster_called_img_is_not_taken_for_a_volume(tmp_path: Path) -> None:
         target.write(array)
     with open_scan(tmp_path / "s.img") as scan:
         np.testing.assert_array_equal(scan.read(full_window(scan.shape)).values[..., 0], array[0])
+
+
+@pytest.mark.parametrize("dtype", ["int8", "uint32", "int64", "uint64", "float64"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+def test_the_rarer_types_of_both_versions(
+    tmp_path: Path, dtype: str, order: str, kind: type
+) -> None:
+    header = kind.header_class(endianness=order)
+    header.set_data_dtype(np.dtype(dtype).newbyteorder(order))
+    array = noise(dtype=dtype)
+    nib.save(kind(array, np.diag([1.0, 2, 3, 1]), header, dtype=dtype), tmp_path / "v.nii.gz")
+    with open_scan(tmp_path / "v.nii.gz") as scan:
+        assert scan.dtype == np.dtype(dtype)
+        assert scan.resolution == (1, 2, 3)
+        np.testing.assert_array_equal(scan.read(full_window(scan.shape)).values[..., 0], array)
+
+
+@pytest.mark.parametrize("slope", [None, 2.0])
+def test_nan_is_not_valid(tmp_path: Path, slope: float | None) -> None:
+    array = noise().astype(np.float32)
+    array[:3], array[5, 5, 5] = np.nan, np.inf
+    image = nib.Nifti1Image(array, np.eye(4))
+    if slope is not None:
+        image.header.set_slope_inter(slope, 1)
+    nib.save(image, tmp_path / "v.nii")
+    with open_scan(tmp_path / "v.nii") as scan:
+        np.testing.assert_array_equal(
+            scan.read(full_window(scan.shape)).valid[..., 0], np.isfinite(array)
+        )
+
+
+def test_skewed_axes_are_noted_and_kept(tmp_path: Path, write_nii: Write) -> None:
+    affine = np.array([[1, 0.05, 0, 3], [0, 2, 0, 4], [0, 0, 3, 5], [0, 0, 0, 1.0]])
+    with open_scan(write_nii(noise(), "skewed.nii", affine)) as scan:
+        assert isinstance(scan, VolumeScan)
+        np.testing.assert_allclose(scan.affine, affine, rtol=1e-6)
+        (note,) = scan.notes
+    assert re.search(r"skewed\.nii: its axes are up to 1\.4 degrees from orthogonal", note)
+    turned = np.eye(4)
+    turned[:2, :2] = [[0.6, -0.8], [0.8, 0.6]]
+    with open_scan(write_nii(noise(), "turned.nii", turned)) as scan:
+        assert isinstance(scan, VolumeScan)
+        assert scan.notes == ()
+
+
+def test_labels_of_64_bits_are_read_where_they_fit(tmp_path: Path) -> None:
+    """The standard knows them, and other programs cannot read them."""
+    array = noise().astype(np.int64)
+    nib.save(nib.Nifti1Image(array, np.eye(4), dtype="int64"), tmp_path / "v.nii")
+    with open_scan(tmp_path / "v.nii") as scan:
+        labels, _ = read_labels(scan, full_window(scan.shape))
+    np.testing.assert_array_equal(labels, array)
+    array[0, 0, 0] = 2**40
+    nib.save(nib.Nifti1Image(array, np.eye(4), dtype="int64"), tmp_path / "v.nii")
+    with open_scan(tmp_path / "v.nii") as scan, pytest.raises(ScanError, match="fit in 32 bits"):
+        read_labels(scan, full_window(scan.shape))
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_flipped_bit_in_a_large_compressed_volume_is_found(tmp_path: Path, turned: bool) -> None:
+    """Larger than what is looked into on opening; nibabel itself would not notice."""
+    values = np.random.default_rng(0).integers(-999, 999, (200, 200, 90)).astype(np.int16)
+    affine = np.diag([1.0, 1, -1 if turned else 1, 1])
+    path = tmp_path / "volume.nii.gz"
+    nib.save(nib.Nifti1Image(values, affine), path)
+    content = bytearray(path.read_bytes())
+    assert len(content) > 5 * 2**20
+    content[int(len(content) * 0.9)] ^= 1
+    path.write_bytes(content)
+
+    def read() -> None:
+        with VolumeScan(path) as scan:
+            scan.remember_planes()
+            for plane in range(0, 90, 30):
+                scan.read((slice(0, 200), slice(0, 200), slice(plane, plane + 30)))
+
+    with pytest.raises(ScanError, match=r"truncated, damaged or gone|not a volume"):
+        read()
+
+
+def test_mgh_shapes_are_plain_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "brain.mgz"
+    nib.save(nib.MGHImage(np.ones((4, 5, 6), np.int32), np.eye(4)), path)
+    with open_scan(path) as scan:
+        json.dumps(scan_identity(scan))
+        assert scan.shape == (4, 5, 6)

@@ -13,7 +13,7 @@ import pytest
 from segfocal.card import Card
 from segfocal.io import MemoryScan, PendingOutput, open_label_writer, open_scan, read_labels
 from segfocal.io.nifti import VolumeScan
-from segfocal.io.nifti_writer import NIFTI1_LONGEST_SIDE
+from segfocal.io.nifti_file import NIFTI1_LONGEST_SIDE
 from segfocal.types import Window, full_window
 
 Write = Callable[..., Path]
@@ -98,8 +98,9 @@ def test_the_header_is_the_inputs(
     raw = nib.Nifti1Header(_first_bytes(tmp_path / f"out{suffix}", 348))
     assert raw["intent_code"] == 1002
     assert (raw["scl_slope"], raw["scl_inter"], raw["cal_max"]) == (1, 0, 0)
-    assert (raw["vox_offset"], raw["magic"]) == (352, b"n+1")
-    assert not output.header.extensions
+    (extension,) = output.header.extensions  # the input's comment names a patient
+    assert extension.get_code() == 0
+    assert (raw["vox_offset"], raw["magic"]) == (352 + extension.get_sizeondisk(), b"n+1")
     assert output.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(output.dataobj), in_file)
 
