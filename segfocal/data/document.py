@@ -14,13 +14,23 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from segfocal.errors import SpecError
 
-__all__ = ["read_document", "write_document"]
+__all__ = ["Entry", "document_of", "parse_document", "read_document", "write_document"]
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+class Entry(BaseModel):
+    """A mapping in a document: unknown keys are refused, values do not change."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    def model_dump(self, **options: Any) -> dict[str, Any]:
+        """Return the keys of the document, which may differ from names of attributes."""
+        return super().model_dump(**{"by_alias": True, **options})
 
 
 class _Loader(yaml.SafeLoader):
@@ -78,8 +88,26 @@ def read_document(path: str | Path, model: type[Model]) -> Model:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise SpecError(f"{path}: no such file; expected a YAML file") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, ValueError) as error:
         raise SpecError(f"{path}: cannot be read as text: {error}") from error
+    return parse_document(text, path, model)
+
+
+def parse_document(text: str, path: str | Path, model: type[Model]) -> Model:
+    """Read YAML text into a pydantic model.
+
+    A model with a static method ``spelled_out`` gets the document through it first: it turns
+    short forms (one number for all channels) into those that the model's fields have.
+
+    Args:
+        text: The document.
+        path: What to call it in messages.
+        model: What it should be.
+
+    Raises:
+        SpecError: See :func:`read_document`.
+    """
+    path = Path(path)
     try:
         value = yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # a number of 5000 digits
@@ -89,6 +117,10 @@ def read_document(path: str | Path, model: type[Model]) -> Model:
             f"{path}: holds {type(value).__name__} at its top level; expected keys and values"
         )
     try:
+        spelled_out = getattr(model, "spelled_out", None)
+        if spelled_out is not None:
+            json.dumps(value)  # cycles end here
+            value = spelled_out(value)
         plain = json.dumps(value)
     except (TypeError, ValueError, RecursionError) as error:  # a tag, an anchor inside itself
         raise SpecError(
@@ -103,15 +135,34 @@ def read_document(path: str | Path, model: type[Model]) -> Model:
 def write_document(path: str | Path, model: BaseModel) -> None:
     """Write a pydantic model as YAML."""
     value = model.model_dump(mode="json", exclude_none=True)
-    text = yaml.dump(
-        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None
+    Path(path).write_text(document_of(value), encoding="utf-8")
+
+
+def document_of(value: Any, width: float = 100, *, one_line: bool = False) -> str:
+    """Return a JSON value as YAML text that is read back as the same value.
+
+    Args:
+        value: The value.
+        width: Length of lines, about.
+        one_line: Whether to write all of it on one line, in braces or brackets.
+    """
+    text: str = yaml.dump(
+        value,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=True if one_line else None,
+        width=float("inf") if one_line else width,
     )
-    Path(path).write_text(text, encoding="utf-8")
+    return text
 
 
 def _one_line(path: Path, value: Any, error: ValidationError, model: type[BaseModel]) -> str:
     problems = error.errors()
     first = problems[0]
+    if first["type"] == "missing":  # a misspelt key is missing under its right name
+        unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
+        first = next(unknown, first)
     where = ".".join(str(part) for part in first["loc"]) or "top level"
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if first["type"] == "extra_forbidden":
@@ -131,10 +182,16 @@ def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[st
     """Return the keys that a model accepts at a location of its document."""
     current: Any = model
     for part in location:
-        if current is None or part not in current.model_fields:
+        fields = {} if current is None else _fields(current)
+        if part not in fields:
             continue  # an index, or a key that the user chose, such as the name of a split
-        current = _model_in(current.model_fields[part].annotation)
-    return list(current.model_fields) if current else []
+        current = _model_in(fields[part].annotation)
+    return [str(key) for key in _fields(current)] if current else []
+
+
+def _fields(model: type[BaseModel]) -> dict[int | str, Any]:
+    """Return a model's fields by the key that stands in documents."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

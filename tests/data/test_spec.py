@@ -81,13 +81,6 @@ def test_a_shipped_spec_loads_and_its_files_are_there(name):
     assert spec.citation
 
 
-def test_every_shipped_spec_is_tested_above():
-    assert sorted(path.name for path in DATA_SPECS.iterdir()) == [
-        "nc_landcover.yaml",
-        "spine_ct.yaml",
-    ]
-
-
 def test_a_spec_is_what_its_file_says(load):
     spec = load(ignore_values=[255])
     assert spec.num_classes == 2
