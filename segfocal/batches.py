@@ -2,39 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 
-from segfocal.data.sampling import PatchSampler
+from segfocal.data.sampling import Batch
 
 __all__ = ["PatchBatches"]
 
 
 class PatchBatches(keras.utils.PyDataset):
-    """Gives ``fit`` batch number 0, 1, 2, ... of a :class:`PatchSampler`.
+    """Gives ``fit`` the batches of an epoch, on every backend of Keras.
 
     Args:
-        sampler: Where batches come from.
+        make: Returns the batch of an epoch and a number, such as
+            :meth:`~segfocal.data.workers.BatchWorkers.get`.
         steps: Number of batches per epoch.
         outputs: Names of the network's outputs when it has several: each gets the labels.
+        epoch: The first epoch.
     """
 
-    def __init__(self, sampler: PatchSampler, steps: int, outputs: Sequence[str] = ()) -> None:
-        # One worker: batches come in order, and readers and augmentation stay in one thread.
+    def __init__(
+        self,
+        make: Callable[[int, int], Batch],
+        steps: int,
+        outputs: Sequence[str] = (),
+        epoch: int = 0,
+    ) -> None:
+        # Keras's own workers are left out: its processes are forked.
         super().__init__(workers=1, use_multiprocessing=False)
-        self._sampler = sampler
+        self._make = make
         self._steps = steps
         self._outputs = tuple(outputs)
-        self._epoch = 0
+        self._epoch = epoch
 
     @property
     def num_batches(self) -> int:
         return self._steps
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
-        values, valid, labels = self._sampler.batch(self._epoch * self._steps + index)
+        values, valid, labels = self._make(self._epoch, index)
         targets = {name: labels for name in self._outputs} if self._outputs else labels
         return {"image": values, "valid": valid}, targets
 

@@ -14,15 +14,17 @@ import keras
 import numpy as np
 
 from segfocal.batches import PatchBatches
-from segfocal.data.plan import Plan, save_plan
-from segfocal.data.sampling import PatchSampler
+from segfocal.data.plan import Plan, plan_text
 from segfocal.data.spec import DatasetSpec
+from segfocal.data.workers import BatchWorkers, SamplerRecipe
+from segfocal.engine.memory import parse_bytes
 from segfocal.errors import ModelError, OutputExistsError
 from segfocal.io import PendingOutput
 from segfocal.io.pending import writing
 from segfocal.losses import AtScale, DiceCrossEntropy
 from segfocal.metrics import MeanIoU
 from segfocal.models import FocalUNet
+from segfocal.report import run_page
 
 __all__ = ["TrainingRun", "save_model", "train"]
 
@@ -30,6 +32,9 @@ EPOCHS = 20
 """The log gets at most this many lines, whatever the number of steps."""
 
 LOG = "log.jsonl"
+
+INDEX = "class_index.npz"
+"""Where the classes are, in the run's folder: another run there need not look again."""
 
 WARM_UP = 0.05
 """Share of the steps in which the learning rate rises."""
@@ -64,6 +69,10 @@ def train(
     *,
     overwrite: bool = False,
     max_minutes: float | None = None,
+    workers: int = 2,
+    processes: bool = False,
+    cache: int | str | None = "1GB",
+    cache_folder: str | Path | None = None,
     optimizer: keras.optimizers.Optimizer | None = None,
     loss: keras.losses.Loss | None = None,
     callbacks: Sequence[keras.callbacks.Callback] = (),
@@ -72,8 +81,10 @@ def train(
     """Train a model on the split ``train`` of a dataset.
 
     The defaults are AdamW with warm-up, cosine decay, clipped gradients and averaged
-    weights, on cross-entropy plus Dice. The folder gets ``model.keras``, ``plan.yaml`` and
-    ``log.jsonl``: all three at the end, or none, and then those of an earlier run stay.
+    weights, on cross-entropy plus Dice. The folder gets ``model.keras``, ``plan.yaml``,
+    ``log.jsonl`` and ``report.html``: all at the end, or none, and then those of an earlier run
+    stay. An index of where the classes are, ``class_index.npz``, is kept beside them once it is
+    made.
 
     Args:
         model: The model, usually from :meth:`FocalUNet.from_plan`.
@@ -82,6 +93,13 @@ def train(
         out: Folder of the run, created when missing.
         overwrite: Replace the model of an earlier run in ``out``.
         max_minutes: Stop after this time; the schedule of the learning rate stays as planned.
+        workers: How many threads make patches while the network computes; 0: none, patches and
+            steps take turns. The patches are the same.
+        processes: Processes in place of threads; started afresh, so that a script needs
+            ``if __name__ == "__main__":``.
+        cache: How much of the decoded scans to keep, in bytes or as text; None: nothing.
+        cache_folder: Keep it on disk, in a folder inside this one that is removed at the end,
+            and not in memory.
         optimizer, loss: Keras objects in place of the defaults.
         callbacks: More Keras callbacks.
         progress: Called with steps done and steps in all.
@@ -109,17 +127,29 @@ def train(
     keras.utils.set_random_seed(plan.seed)
     epochs = _epochs(plan.steps)
     steps_per_epoch = plan.steps // epochs
+    recipe = SamplerRecipe(
+        spec,
+        plan,
+        index_path=folder / INDEX,
+        cache_bytes=0 if cache is None else parse_bytes(cache, "cache"),
+        cache_folder=None if cache_folder is None else Path(cache_folder),
+    )
     # Nothing is written before the dataset was found usable.
-    with ExitStack() as stack, PatchSampler(spec, plan) as sampler, writing(folder):
+    with (
+        BatchWorkers(recipe, steps_per_epoch, workers=workers, processes=processes) as batches,
+        ExitStack() as stack,
+        writing(folder),
+    ):
         folder.mkdir(parents=True, exist_ok=True)
+        batches.keep_index()
         # Plan, log and model belong together: an earlier run's stay until all three are new.
         pending = stack.enter_context(PendingOutput(target, overwrite=overwrite))
-        save_plan(plan, pending.path("plan.yaml"))
+        pending.path("plan.yaml").write_text(plan_text(plan), encoding="utf-8")
         log = _Log(pending.path(LOG), steps_per_epoch, epochs, max_minutes, progress)
         fitted, outputs = _compile(model, plan, optimizer, loss or DiceCrossEntropy())
         started = time.monotonic()
         fitted.fit(
-            PatchBatches(sampler, steps_per_epoch, outputs),
+            PatchBatches(batches.get, steps_per_epoch, outputs),
             epochs=epochs,
             verbose=0,
             shuffle=False,
@@ -127,6 +157,9 @@ def train(
         )
         seconds = time.monotonic() - started
         _require_finite(model)
+        lines = [json.loads(line) for line in log.path.read_text(encoding="utf-8").splitlines()]
+        page = run_page(spec, plan, lines, seconds=seconds)
+        pending.path("report.html").write_text(page, encoding="utf-8")
         model.save(pending.main)
         pending.commit()
     return TrainingRun(folder, target, folder / LOG, seconds, log.steps)

@@ -11,11 +11,16 @@ import rasterio
 from rasterio.transform import Affine
 
 from segfocal.card import Card, Channel, LabelClass
-from segfocal.data import sampling
+from segfocal.data import reading
 from segfocal.data.plan import Plan, load_plan, save_plan
+from segfocal.data.sampling import PatchSampler
 from segfocal.data.spec import DatasetSpec, load_spec
-from segfocal.errors import SpecError
+from segfocal.errors import GeometryError, OutputExistsError, SpecError
 from segfocal.planning import make_plan
+from segfocal.planning.device import Device, device_at_hand
+from segfocal.planning.memory import training_bytes
+from segfocal.planning.sizes import plan_patch
+from segfocal.presets import PRESETS
 from segfocal.version import __version__
 
 
@@ -26,6 +31,11 @@ def write_scene(path: Path, bands: np.ndarray, nodata: float | None = None) -> N
         transform=Affine(30, 0, 0, 0, -20, 0), crs="EPSG:32633", nodata=nodata,
     ) as out:  # fmt: skip
         out.write(bands)
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
 
 
 @pytest.fixture
@@ -83,7 +93,7 @@ def test_statistics_are_numpys_over_the_train_regions_whatever_the_blocks(
     dataset, noisy, monkeypatch, block
 ):
     bands, labels, regions, usable = noisy
-    monkeypatch.setitem(sampling.BLOCK, 2, block)
+    monkeypatch.setitem(reading.BLOCK, 2, block)
     spec = dataset(bands, labels, nodata=-7777, splits={"train": regions})
     channels = make_plan(spec).card.channels
     for channel, band in zip(channels, bands, strict=True):
@@ -97,19 +107,19 @@ def test_statistics_are_numpys_over_the_train_regions_whatever_the_blocks(
 @pytest.mark.parametrize("block", [1024, 16, 7])
 def test_labelled_pixels_are_counted_per_class_index(dataset, noisy, monkeypatch, block):
     bands, labels, regions, usable = noisy
-    monkeypatch.setitem(sampling.BLOCK, 2, block)
+    monkeypatch.setitem(reading.BLOCK, 2, block)
     spec = dataset(bands, labels, nodata=-7777, splits={"train": regions})
     expected = [int((usable & (labels == value)).sum()) for value in (3, 0, 7)]
     assert make_plan(spec).class_pixels == tuple(expected)
 
 
 def test_statistics_of_a_volume_are_numpys(dataset, monkeypatch):
-    monkeypatch.setitem(sampling.BLOCK, 3, 5)
+    monkeypatch.setitem(reading.BLOCK, 3, 5)
     rng = np.random.default_rng(0)
     bands = rng.integers(-1000, 2000, (1, 8, 9, 11)).astype("int16")
     labels = rng.choice([0, 3, 7], (8, 9, 11)).astype("uint8")
-    spec = dataset(bands, labels, splits={"train": [{"case": "a", "cols": [2, 9]}]})
-    plan = make_plan(spec)
+    train = {"train": [{"case": "a", "cols": [2, 9]}]}
+    plan = make_plan(dataset(bands, labels, splits=train, normalization={"*": "dataset"}))
     pixels = bands[0, :, :, 2:9].astype(np.float64)
     (channel,) = plan.card.channels
     assert (channel.mean, channel.std) == pytest.approx((pixels.mean(), pixels.std()), rel=1e-12)
@@ -117,7 +127,7 @@ def test_statistics_of_a_volume_are_numpys(dataset, monkeypatch):
 
 
 def test_percentiles_of_a_large_region_are_those_of_a_sample(dataset, monkeypatch):
-    monkeypatch.setattr("segfocal.planning.QUANTILE_SAMPLES_PER_BLOCK", 5000)
+    monkeypatch.setattr("segfocal.data.fingerprint.MOST_SAMPLES", 5000)
     bands = np.random.default_rng(0).random((1, 100, 100)).astype("float32")
     (channel,) = make_plan(dataset(bands, np.zeros((100, 100), "uint8"))).card.channels
     assert channel.low == pytest.approx(0.005, abs=0.004)
@@ -127,7 +137,7 @@ def test_percentiles_of_a_large_region_are_those_of_a_sample(dataset, monkeypatc
 
 @pytest.mark.parametrize("constant", [5.0, 0.1, -12345.678, 0.0])
 def test_a_constant_channel_is_divided_by_one(dataset, monkeypatch, constant):
-    monkeypatch.setitem(sampling.BLOCK, 2, 9)
+    monkeypatch.setitem(reading.BLOCK, 2, 9)
     bands = np.stack([np.full((37, 41), constant), np.arange(37.0 * 41).reshape(37, 41)])
     plan = make_plan(dataset(bands.astype("float32"), np.zeros((37, 41), "uint8")))
     first, second = plan.card.channels
@@ -159,14 +169,20 @@ def test_a_label_outside_the_class_table_is_refused(dataset):
 @pytest.mark.parametrize(
     ("shape", "patch", "batch_size"),
     [
-        # The largest side of which the region has one and a half; 3 * 2**17 pixels a batch.
-        ((384, 383), (256, 192), 8),
-        ((288, 287), (192, 128), 16),
+        # Scenes: two thirds of the region, as multiples of 32; 3 * 2**17 pixels a batch.
+        ((384, 383), (256, 224), 6),
+        ((288, 287), (192, 160), 12),
         ((48, 47), (32, 32), 16),
-        ((10, 2000), (32, 256), 16),
         ((400, 400), (256, 256), 6),
-        ((144, 96, 48), (96, 64, 32), 2),
-        ((143, 95, 5), (64, 32, 32), 6),
+        # No more than 2**16 pixels: the side that is longest for the region is shortened.
+        ((600, 400), (256, 256), 6),
+        # Not more than one and a half times the shorter side.
+        ((10, 2000), (32, 32), 16),
+        ((192, 2000), (128, 192), 16),
+        # Volumes: the nearest multiple of 32, at most 2**19 voxels.
+        ((144, 96, 48), (128, 96, 32), 2),
+        ((143, 95, 5), (128, 96, 32), 2),
+        ((35, 50, 35), (32, 64, 32), 6),
     ],
 )
 def test_patch_and_batch_follow_from_the_size_of_the_region(dataset, shape, patch, batch_size):
@@ -355,3 +371,236 @@ def test_statistics_of_a_channel_leave_out_pixels_that_lack_only_it(tmp_path):
         assert channel.std == pytest.approx(values.std(dtype=np.float64), rel=1e-6)
         assert channel.low == pytest.approx(np.percentile(values, 0.5), rel=1e-6)
     assert plan.class_pixels == (0, 1600)
+
+
+def volumes(folder: Path, spacings, *, intensities=None, channel="mr", shape=(20, 24, 22), **more):
+    """A spec of volumes of these spacings, with a ball of class 1 in each."""
+    rng = np.random.default_rng(0)
+    cases = []
+    for number, spacing in enumerate(spacings):
+        affine = np.diag([*spacing, 1.0])
+        values = rng.normal(100, 20, shape) if intensities is None else intensities[number]
+        grid = np.indices(shape).T - np.array(shape) / 2
+        ball = (np.linalg.norm(grid, axis=-1).T < 6).astype("uint8")
+        names = f"{number}.nii.gz", f"{number}_labels.nii.gz"
+        nib.save(nib.Nifti1Image(values.astype("float32"), affine), folder / names[0])
+        nib.save(nib.Nifti1Image(ball, affine), folder / names[1])
+        cases.append({"id": f"case {number}", "image": names[0], "labels": names[1]})
+    document = {
+        "name": "volumes", "ndim": 3, "channels": [channel],
+        "classes": [{"value": 0, "name": "other"}, {"value": 1, "name": "ball"}],
+        "cases": cases, "splits": {"train": [{"case": case["id"]} for case in cases]}, **more,
+    }  # fmt: skip
+    return DatasetSpec.model_validate(document).located(folder)
+
+
+@pytest.mark.parametrize(
+    ("spacings", "expected", "resample"),
+    [
+        ([(1.5, 2, 3)] * 2, (1.5, 2, 3), False),
+        ([(1.5, 2, 3), (1.5, 2.01, 3)], (1.5, 2, 3), False),
+        ([(1, 1, 3), (1, 2, 3), (1, 4, 3.3)], (1, 2, 3), True),
+        # Coarse, and few voxels: the 10th percentile along it.
+        ([(5, 1, 1), (6, 1, 1), (8, 1, 1)], (5.2, 1, 1), True),
+        # ... but no finer than the other axes.
+        ([(0.5, 1, 1), (8, 1, 1), (8, 1, 1)], (2.0, 1, 1), True),
+    ],
+)
+def test_volumes_are_resampled_to_the_median_spacing(tmp_path, spacings, expected, resample):
+    spec = volumes(tmp_path, spacings, shape=(6, 22, 20))
+    plan = make_plan(spec)
+    assert plan.card.resolution == pytest.approx(expected, abs=1e-4)
+    assert plan.resample == resample
+    assert ("10th percentile" in plan.reasons["card.resolution"]) == (expected[0] in (5.2, 2.0))
+    assert plan.fingerprint.coarsest_resolution == pytest.approx(np.max(spacings, 0))
+
+
+def test_a_resolution_in_the_spec_is_taken(tmp_path, dataset):
+    plan = make_plan(volumes(tmp_path, [(1, 1, 1)], resolution=[2.0, 2.0, 4.0]))
+    assert (plan.card.resolution, plan.resample) == ((2.0, 2.0, 4.0), True)
+    spec = dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8"), resolution=[40, 60])
+    plan = make_plan(spec)
+    assert (plan.card.resolution, plan.resample) == ((40, 60), True)
+    assert plan.reasons["card.resolution"] == "the spec says so"
+    with PatchSampler(spec, plan) as sampler:  # 20 x 30: half as many pixels
+        assert sampler._regions[0].shape == (30, 30)
+
+
+def test_sizes_are_those_at_the_resolution(tmp_path):
+    spec = volumes(tmp_path, [(1, 1, 1)], shape=(64, 40, 40), resolution=[2.0, 1.0, 0.5])
+    assert make_plan(spec).patch == (32, 32, 64)
+
+
+def test_a_channel_called_ct_is_clipped_to_percentiles_of_the_foreground(tmp_path):
+    rng = np.random.default_rng(0)
+    image = rng.normal(-800, 10, (20, 24, 22))
+    grid = np.indices(image.shape).T - np.array(image.shape) / 2
+    ball = np.linalg.norm(grid, axis=-1).T < 6
+    image[ball] = rng.normal(100, 30, int(ball.sum()))
+    plan = make_plan(volumes(tmp_path, [(1, 1, 1)], intensities=[image], channel="CT"))
+    low, high = np.percentile(image[ball], [0.5, 99.5])
+    (channel,) = plan.card.channels
+    assert channel.normalization.method == "window"
+    assert channel.normalization.bounds == pytest.approx((low, high), rel=1e-4)
+    windowed = np.clip((image - low) / (high - low), 0, 1)
+    assert channel.mean == pytest.approx(windowed.mean(), rel=1e-3)
+    assert channel.std == pytest.approx(windowed.std(), rel=1e-3)
+    assert "Hounsfield" in plan.reasons["normalization.CT"]
+    assert plan.fingerprint.foreground[0].percentiles[1] == pytest.approx(100, abs=3)
+
+
+@pytest.mark.parametrize(("zeros", "region"), [(0.6, "nonzero"), (0.1, "valid")])
+def test_other_volumes_are_normalized_by_their_own_numbers(tmp_path, zeros, region):
+    rng = np.random.default_rng(0)
+    images = [scale * rng.normal(9, 1, (20, 24, 22)) for scale in (1, 7000)]
+    for image in images:
+        image[: int(20 * zeros)] = 0
+    plan = make_plan(volumes(tmp_path, [(1, 1, 1)] * 2, intensities=images))
+    (channel,) = plan.card.channels
+    assert (channel.normalization.method, channel.normalization.region) == ("zscore", region)
+    assert abs(channel.mean) < 1e-5
+    assert channel.std == pytest.approx(1 if region == "valid" else np.sqrt(1 - zeros), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("asked", "mean", "std"), [("none", 0, 1), ("dataset", 100, 20), ("scan", 0, 1)]
+)
+def test_what_the_spec_says_of_normalization_counts(tmp_path, asked, mean, std):
+    spec = volumes(tmp_path, [(1, 1, 1)], channel="ct", normalization={"*": asked})
+    plan = make_plan(spec)
+    (channel,) = plan.card.channels
+    assert (channel.mean, channel.std) == pytest.approx((mean, std), rel=0.02, abs=1e-4)
+    assert (channel.normalization is None) == (asked != "scan")
+    assert plan.reasons["normalization.ct"].endswith("the spec says so")
+
+
+def test_common_classes_are_not_drawn_and_rare_ones_are(dataset):
+    labels = np.full((60, 60), 3, "uint8")
+    labels[:8] = 0
+    plan = make_plan(dataset(np.ones((1, 60, 60), "uint8"), labels))
+    assert plan.class_chances == (0, 1, 0)  # the third has no pixel
+    assert "none for Wälder, which 87% are" in plan.reasons["class_chances"]
+    plan = make_plan(dataset(np.ones((1, 60, 60), "uint8"), np.full((60, 60), 3, "uint8")))
+    assert plan.class_chances == (1, 0, 0)
+
+
+@pytest.mark.parametrize(("rows", "others"), [(20, "labelled"), (31, "anywhere")])
+def test_with_few_labels_patches_lie_where_there_are_some(dataset, rows, others):
+    labels = np.full((60, 60), 255, "uint8")
+    labels[:rows] = 3
+    plan = make_plan(dataset(np.ones((1, 60, 60), "uint8"), labels))
+    assert plan.other_patches == others
+    assert plan.reasons["other_patches"] == f"{rows / 60:.1%} of the pixels are labelled"
+
+
+def test_more_memory_and_a_gpu_allow_more(dataset):
+    spec = dataset(np.ones((1, 1600, 1600), "uint8"), np.zeros((1600, 1600), "uint8"))
+    cpu = make_plan(spec, device="cpu")
+    assert (cpu.preset, cpu.patch, cpu.batch_size, cpu.steps) == ("nano", (256, 256), 6, 1000)
+    gpu = make_plan(spec, device="gpu", memory="40GB")
+    assert (gpu.preset, gpu.patch) == ("tiny_srf", (512, 512))
+    assert gpu.steps == 5000
+    small = make_plan(spec, device="gpu", memory="3GB")
+    assert small.patch[0] < 512
+    for plan, limit in ((gpu, 40e9), (small, 3e9)):
+        network = PRESETS[plan.preset]
+        taken = training_bytes(network, plan.patch, plan.batch_size, channels=1, classes=3)
+        assert taken <= limit
+        again = training_bytes(network, plan.patch, plan.batch_size + 1, channels=1, classes=3)
+        assert plan.batch_size == 16 or again > limit
+    assert "memory" in small.reasons["patch"]
+    with pytest.raises(GeometryError, match="memory 'much'; expected bytes"):
+        make_plan(spec, memory="much")
+    with pytest.raises(SpecError, match="device 'tpu'; expected one of auto, cpu, gpu"):
+        make_plan(spec, device="tpu")
+
+
+def test_patches_have_the_shape_of_the_body_and_not_of_the_voxels():
+    place = Device("GPU", 40 * 2**30, True)
+    shapes = np.array([[60.0, 512, 512]])
+    patch, _ = plan_patch(shapes, (5.0, 0.8, 0.8), PRESETS["micro"], 1, 3, place)
+    assert patch[0] < patch[1] == patch[2]
+    cubic, _ = plan_patch(np.array([[400.0] * 3]), (1, 1, 1), PRESETS["micro"], 1, 3, place)
+    assert len(set(cubic)) <= 2
+    assert max(cubic) - min(cubic) <= 32
+    for sides in (patch, cubic):
+        assert all(side % 32 == 0 for side in sides)
+        assert np.prod(sides) <= 2**21
+
+
+@pytest.mark.parametrize(
+    ("visible", "answer", "expected"),
+    [(None, "24576\n8192\n", 24576), ("1", "24576\n8192\n", 8192), ("-1", "24576\n", None),
+     (None, "no devices", None)],
+)  # fmt: skip
+def test_the_gpu_at_hand_is_asked_for_its_memory(monkeypatch, tmp_path, visible, answer, expected):
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\nprintf '{answer}'\n".replace("\n8192", "\\n8192"))
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    place = device_at_hand()
+    assert place.is_gpu == (expected is not None)
+    if expected:
+        assert place.bytes == expected * 2**20 * 9 // 10
+    assert device_at_hand("cpu", "2GB") == Device("CPU, 1.9 GiB", 2 * 10**9, False)
+
+
+def test_every_number_has_its_reason(dataset):
+    plan = make_plan(dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8")), steps=5)
+    assert set(plan.reasons) == {
+        "card.resolution", "normalization.band 0", "preset", "patch", "batch_size", "steps",
+        "class_share", "class_chances", "other_patches", "augmentation",
+    }  # fmt: skip
+    assert plan.reasons["steps"] == "asked for"
+    assert all(plan.reasons.values())
+
+
+@pytest.mark.parametrize("kind", ["default", "light", "none"])
+def test_augmentation_is_written_into_the_plan(dataset, kind):
+    spec = dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8"))
+    plan = make_plan(spec, augmentation=kind)
+    done = {name for name, value in plan.augmentation if getattr(value, "probability", value) > 0}
+    assert plan.mirror_axes == (() if kind == "none" else (0, 1))
+    assert ("noise" in done, "shift" in done) == (kind == "default", kind == "light")
+    assert bool(done) == (kind != "none")
+    assert plan.augmentation.gamma.range == (0.7, 1.5)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("  noise: {probability: 0.1", "  noise: {probability: 7", "augmentation.noise.prob"),
+        ("  noise: {", "  nois: {", "unknown key 'augmentation.nois'; did you mean 'noise'?"),
+        ("  gamma: {probability: 0.3, range: [0.7", "  gamma: {probability: 0.3, range: [0",
+         "augmentation: gamma: expected a range above 0"),
+        ("  blur: {probability: 0.2, range: [0.5, 1.0]", "  blur: {probability: 0.2, range: [2, 1]",
+         "augmentation.blur: range [2.0, 1.0]; expected the smaller number first"),
+        ("class_chances: [0.0, ", "class_chances: [", "top level: class_chances has 2 numbers"),
+        ("class_chances: [0.0, 1.0, 0.0]", "class_chances: [0, 0, 0]", "top level: class_chances"),
+        ("other_patches: anywhere", "other_patches: here", "other_patches: Input should be"),
+    ],
+)  # fmt: skip
+def test_a_wrong_new_key_is_named(dataset, tmp_path, old, new, expected):
+    spec = dataset(np.ones((1, 9, 9), "uint8"), np.zeros((9, 9), "uint8"))
+    path = tmp_path / "plan.yaml"
+    plan = make_plan(spec).model_copy(update={"class_chances": (0.0, 1.0, 0.0)})
+    save_plan(plan, path)
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new), encoding="utf-8")
+    with pytest.raises(SpecError) as caught:
+        load_plan(path)
+    assert str(caught.value).startswith(f"{path}: {expected}")
+
+
+def test_a_plan_is_not_overwritten_unless_asked_to(dataset, tmp_path):
+    plan = make_plan(dataset(np.ones((1, 9, 9), "uint8"), np.zeros((9, 9), "uint8")))
+    save_plan(plan, tmp_path / "plan.yaml")
+    with pytest.raises(OutputExistsError):
+        save_plan(plan, tmp_path / "plan.yaml", overwrite=False)
+    assert "plan.yaml" in {file.name for file in tmp_path.iterdir()}
+    assert not [file for file in tmp_path.iterdir() if file.name.startswith(".")]

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import segfocal as sf
+from segfocal.batches import PatchBatches
 from segfocal.demonstration import bundled_spec
 from segfocal.errors import ModelError, OutputError, OutputExistsError, SpecError
 from segfocal.io import open_scan, read_labels
@@ -72,9 +73,9 @@ def test_the_saved_model_is_the_trained_one(trained, spec):
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(spec, tmp_path):
     weights = []
-    for number, seed in enumerate((5, 5, 6)):
+    for number, (seed, workers) in enumerate(((5, 0), (5, 3), (6, 2))):
         plan = short_plan(spec, 3, seed=seed)
-        model, _ = run(spec, plan, tmp_path / str(number))
+        model, _ = run(spec, plan, tmp_path / str(number), workers=workers)
         weights.append(np.concatenate([np.ravel(w) for w in model.trainable_weights]))
     np.testing.assert_array_equal(weights[0], weights[1])
     assert np.abs(weights[0] - weights[2]).max() > 1e-3
@@ -172,17 +173,18 @@ def test_the_bundled_specs_are_found():
 def test_a_stopped_run_keeps_plan_and_log_of_the_earlier_one(trained, spec):
     _, result = trained
     before = {path.name: path.read_bytes() for path in result.folder.iterdir()}
-    assert set(before) == {"model.keras", "plan.yaml", "log.jsonl"}
+    names = {"model.keras", "plan.yaml", "log.jsonl", "class_index.npz", "report.html"}
+    assert set(before) == names
 
     def stop(done, total):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run(spec, short_plan(spec), result.folder, overwrite=True, progress=stop)
+        run(spec, short_plan(spec), result.folder, overwrite=True, progress=stop, workers=0)
     assert {path.name: path.read_bytes() for path in result.folder.iterdir()} == before
 
 
-@pytest.mark.parametrize("what", ["channels", "classes"])
+@pytest.mark.parametrize("what", ["channels", "class_entries"])
 def test_a_plan_in_another_order_than_the_spec_is_refused(spec, tmp_path, what):
     plan = short_plan(spec)
     turned = spec.model_copy(update={what: tuple(reversed(getattr(spec, what)))})
@@ -195,7 +197,7 @@ def test_weights_that_are_not_finite_are_not_saved(spec, tmp_path):
     with pytest.raises(ModelError, match="training diverged"):
         run(spec, short_plan(spec, 2), tmp_path / "run",
             optimizer=keras.optimizers.SGD(1e38))  # fmt: skip
-    assert list((tmp_path / "run").iterdir()) == []
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["class_index.npz"]
 
 
 def test_evaluation_does_not_write_over_the_dataset(trained, spec, tmp_path):
@@ -212,3 +214,21 @@ def test_evaluation_does_not_write_over_the_dataset(trained, spec, tmp_path):
         sf.evaluate(model, dangerous, out=tmp_path, overwrite=True)
     assert labels.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [labels.name]
+
+
+def test_every_backends_data_source_gives_each_batch_once_and_in_order():
+    def make(epoch, number):
+        made.append((epoch, number))
+        place = 10 * epoch + number
+        return np.full((1, 2, 2, 1), place, np.float32), np.ones((1, 2, 2), bool), np.zeros(1)
+
+    made = []
+    source = PatchBatches(make, 3, ["logits", "logits_p1"], epoch=2)
+    assert source.num_batches == 3
+    for epoch in (2, 3):
+        for number in range(3):
+            inputs, targets = source[number]
+            assert inputs["image"][0, 0, 0, 0] == 10 * epoch + number
+            assert set(targets) == {"logits", "logits_p1"}
+        source.on_epoch_end()
+    assert made == [(epoch, number) for epoch in (2, 3) for number in range(3)]

@@ -18,14 +18,30 @@ from segfocal.presets import PRESETS
 @click.option(
     "--preset",
     type=click.Choice(list(PRESETS)),
-    default="nano",
-    show_default=True,
     help="Size of the encoder.",
 )
-@click.option("--steps", type=click.IntRange(min=1), default=1000, show_default=True)
+@click.option("--steps", type=click.IntRange(min=1), help="Optimizer steps.")
 @click.option("--patch", type=Sides(), help="Side of a training patch in pixels.")
 @click.option("--batch-size", type=click.IntRange(min=1), help="Patches per step.")
 @click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    default=2,
+    show_default=True,
+    help="Threads that make patches while the network computes. The patches are the same.",
+)
+@click.option("--processes", is_flag=True, help="Workers are processes, not threads.")
+@click.option(
+    "--cache",
+    metavar="SIZE",
+    default="1GB",
+    show_default=True,
+    help="How much of the decoded scans to keep, or 'none'.",
+)
+@click.option(
+    "--cache-folder", type=PATH, help="Keep it there and not in memory; removed at the end."
+)
 @click.option("--max-minutes", type=float, help="Stop after this time.")
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -33,20 +49,25 @@ def train(
     spec: Path,
     output: Path,
     plan_path: Path | None,
-    preset: str,
-    steps: int,
+    preset: str | None,
+    steps: int | None,
     patch: int | tuple[int, ...] | None,
     batch_size: int | None,
     seed: int,
+    workers: int,
+    processes: bool,
+    cache: str,
+    cache_folder: Path | None,
     max_minutes: float | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
     """Train a model on the dataset that SPEC (YAML) describes.
 
-    At the end the folder gets model.keras, plan.yaml and log.jsonl, all or none. With
-    --plan, the options that a plan holds (preset, steps, patch, batch size, seed) are taken
-    from it.
+    At the end the folder gets model.keras, plan.yaml, log.jsonl and the report,
+    report.html, all or none. What is not
+    given is planned as `segfocal plan` does. With --plan, what a plan holds (preset, steps,
+    patch, batch size, seed) is taken from it.
 
     Example: segfocal train data_specs/nc_landcover.yaml -o runs/landcover
     """
@@ -68,6 +89,10 @@ def train(
             output,
             overwrite=overwrite,
             max_minutes=max_minutes,
+            workers=workers,
+            processes=processes,
+            cache=None if cache == "none" else cache,
+            cache_folder=cache_folder,
             progress=lambda done, total: report("steps", done, total),
         )
     if as_json:

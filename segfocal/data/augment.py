@@ -1,26 +1,33 @@
 """Augmentation of training patches, behind one function.
 
-Geometry of images goes through albumentations 2.0.8, whose limits are dealt with here: it
-asks the network for updates on import unless told not to, clips float images to 0..1 in its
-intensity transforms (which are therefore not used), invents pixels and class 0 at borders
-unless they are mirrored, and spreads NaN. Volumes are flipped with numpy: albumentations has
-no 3-D rotation, and its cube symmetries swap axes of different spacing.
+A patch is standardised, bent (:mod:`~segfocal.data.scene_geometry`,
+:mod:`~segfocal.data.volume_geometry`), turned, changed in intensity
+(:mod:`~segfocal.data.intensity`) and brought back to the scan's units.
+
+Validity and class indices travel in one array, their *code*, so that they cannot come apart:
+0 is what lies beyond the patch, invalid and ignored. What is not valid has the mean.
 """
 
 from __future__ import annotations
 
-import os
+import math
 from collections.abc import Sequence
-from functools import lru_cache
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from segfocal.card import IGNORE_INDEX
+from segfocal.data.augmentation import Augmentation, Change
+from segfocal.data.intensity import change_intensity
+from segfocal.data.scene_geometry import bend_scene
+from segfocal.data.volume_geometry import bend_volume
+
 __all__ = ["augment_patch"]
 
-MAX_GAIN = 0.1
-MAX_SHIFT = 0.1
+SAME_SPACING = 1.01
+
+LEAST = 1e-3
+"""Weight of valid pixels below which there is nothing to divide."""
 
 Arrays = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int32]]
 
@@ -32,66 +39,89 @@ def augment_patch(
     *,
     mean: NDArray[np.float32],
     std: NDArray[np.float32],
+    settings: Augmentation,
     mirror_axes: Sequence[int],
     rng: np.random.Generator,
+    spacing: Sequence[float] | None = None,
 ) -> Arrays:
     """Return a randomly changed copy of one training sample.
 
-    Geometry: flips along ``mirror_axes``; square images are also turned by quarters and
-    sometimes rotated and zoomed. Intensity: per channel a gain of up to 10 % around the mean
-    and a shift of up to a tenth of the standard deviation.
-
     Args:
-        values: ``(*space, channels)``, scan units.
+        values: ``(*space, channels)``, scan units; anything where not valid.
         valid: ``(*space,)``.
         labels: Class indices ``(*space,)``.
         mean: Mean per channel, which also fills invalid pixels.
         std: Standard deviation per channel.
+        settings: What is done how often.
         mirror_axes: Axes that may be flipped.
         rng: Source of chance; the same state gives the same result.
+        spacing: Size of a pixel along each axis; left out, the same along all.
+
+    Returns:
+        Values, valid and class indices of the same shapes. What lies beyond the patch is not
+        valid, and ``IGNORE_INDEX``.
     """
-    values = np.where(valid[..., None], values, mean)
-    if labels.ndim == 2 and set(mirror_axes) == {0, 1} and labels.shape[0] == labels.shape[1]:
-        seed = int(rng.integers(2**31))
-        values, valid, labels = _square_geometry(values, valid, labels, seed)
-    else:
-        for axis in mirror_axes:
-            if rng.random() < 0.5:
-                values = np.flip(values, axis)
-                valid, labels = np.flip(valid, axis), np.flip(labels, axis)
-    per_channel = (values.shape[-1],)
-    gain = rng.uniform(1 - MAX_GAIN, 1 + MAX_GAIN, per_channel).astype(np.float32)
-    shift = rng.uniform(-MAX_SHIFT, MAX_SHIFT, per_channel).astype(np.float32)
-    values = (values - mean) * gain + mean + shift * std
-    return np.ascontiguousarray(values, np.float32), valid.copy(), labels.copy()
-
-
-def _square_geometry(
-    values: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    labels: NDArray[np.int32],
-    seed: int,
-) -> Arrays:
-    transform = _square_transform()
-    transform.set_random_seed(seed)
-    changed = transform(image=values, masks=[valid.astype(np.uint8), labels])
-    kept_valid, changed_labels = changed["masks"]
-    return changed["image"], kept_valid.astype(np.bool_), changed_labels.astype(np.int32)
-
-
-@lru_cache(maxsize=1)
-def _square_transform() -> Any:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations
-
-    return albumentations.Compose(
-        [
-            albumentations.D4(p=1.0),
-            albumentations.Affine(
-                scale=(0.8, 1.25),
-                rotate=(-45, 45),
-                border_mode=4,  # cv2.BORDER_REFLECT_101: no invented pixels
-                p=0.3,
-            ),
-        ]
+    spacing = tuple(spacing) if spacing is not None else (1.0,) * labels.ndim
+    scaled = np.where(valid[..., None], (values - mean) / std, np.float32(0)).astype(np.float32)
+    code = (2 * (labels - IGNORE_INDEX) + valid).astype(np.int32)
+    turn = _drawn(settings, "rotation", rng, 3), _drawn(settings, "scaling", rng)
+    amplitude = _drawn(settings, "elastic", rng)
+    if turn[0] or turn[1] or amplitude:
+        angles, zoom = turn[0] or (0.0,) * 3, (turn[1] or (1.0,))[0]
+        bend = bend_scene if labels.ndim == 2 else bend_volume
+        # Interpolated together with their weight, values come from valid pixels alone.
+        weighted = np.concatenate([scaled, valid[..., None].astype(np.float32)], axis=-1)
+        weighted, code = bend(
+            weighted,
+            code,
+            angles=angles,
+            zoom=zoom,
+            elastic=(amplitude or (0.0,))[0],
+            spacing=spacing,
+            rng=rng,
+        )
+        weight = weighted[..., -1:]
+        scaled = np.where(weight > LEAST, weighted[..., :-1] / np.maximum(weight, LEAST), 0)
+    scaled, code = _turned(
+        scaled.astype(np.float32), code, settings.quarter_turns, mirror_axes, spacing, rng
     )
+    valid = code % 2 == 1
+    scaled = change_intensity(scaled, valid, settings, spacing, rng)
+    values = np.where(valid[..., None], scaled * std + mean, mean)
+    labels = (code // 2 + IGNORE_INDEX).astype(np.int32)
+    return np.ascontiguousarray(values, np.float32), valid, labels
+
+
+def _drawn(
+    settings: Augmentation, name: str, rng: np.random.Generator, count: int = 1
+) -> tuple[float, ...] | None:
+    """Return numbers in the range of a change, or None when the patch is not changed so."""
+    change: Change = getattr(settings, name)
+    # Drawn in any case: a change that is switched off leaves the chances of the others alone.
+    chance, numbers = rng.random(), rng.uniform(*change.range, count)
+    return tuple(float(number) for number in numbers) if chance < change.probability else None
+
+
+def _turned(
+    values: NDArray[np.float32],
+    code: NDArray[np.int32],
+    quarter_turns: bool,
+    mirror_axes: Sequence[int],
+    spacing: Sequence[float],
+    rng: np.random.Generator,
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Flip along axes and swap those that look alike."""
+    flips = tuple(axis for axis in mirror_axes if rng.random() < 0.5)
+    values, code = np.flip(values, flips), np.flip(code, flips)
+    swap = rng.random() < 0.5
+    alike = [
+        (a, b)
+        for a, b in ((0, 1), (1, 2), (0, 2))
+        if {a, b} <= set(mirror_axes)
+        and code.shape[a] == code.shape[b]
+        and math.isclose(spacing[a], spacing[b], rel_tol=SAME_SPACING - 1)
+    ]
+    if quarter_turns and alike and swap:
+        a, b = alike[int(rng.integers(len(alike)))]
+        values, code = np.swapaxes(values, a, b), np.swapaxes(code, a, b)
+    return values, code

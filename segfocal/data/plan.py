@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from segfocal.card import Card
-from segfocal.data.document import read_document, write_document
+from segfocal.data.augmentation import Augmentation
+from segfocal.data.document import document_of, read_document
+from segfocal.data.fingerprint import Fingerprint
 from segfocal.data.spec import DatasetSpec
 from segfocal.errors import SpecError
+from segfocal.io import PendingOutput
+from segfocal.io.pending import writing
 from segfocal.presets import PRESETS
 
-__all__ = ["Plan", "check_plan_of", "load_plan", "save_plan"]
+__all__ = [
+    "AugmentationKind",
+    "OtherPatches",
+    "Plan",
+    "check_plan_of",
+    "load_plan",
+    "plan_text",
+    "save_plan",
+]
+
+OtherPatches = Literal["anywhere", "labelled"]
+"""Where patches lie that are not centred on a class."""
+
+AugmentationKind = Literal["default", "light", "none"]
+"""What a new plan is made with."""
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -35,15 +53,24 @@ class Plan(BaseModel):
             class equally often; the others are placed uniformly.
         deep_supervision: Number of additional heads that are trained on smaller features, the
             first at half resolution; each counts half as much as the one before it.
+        class_chances: Chance of each class, by class index, to be the one that such a patch is
+            centred on; left out, the same for all.
+        other_patches: Where the others lie: ``"anywhere"``, or where something is
+            ``"labelled"``.
+        resample: Whether patches are resampled to the card's resolution where a scan has
+            another one.
         mirror_axes: Axes along which patches are flipped at random.
+        augmentation: What else is done to them; left out, turns and small changes of
+            brightness, see :func:`~segfocal.data.augmentation.light_augmentation`.
         class_pixels: Labelled training pixels per class index, for information.
         seed: Seed of initial weights, patches and augmentation.
+        fingerprint: What was measured, for information.
+        reasons: Why each number is what it is, by key, for people.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     spec: str
-    card: Card
     preset: str = "nano"
     patch: tuple[Positive, ...]
     batch_size: Positive
@@ -51,10 +78,17 @@ class Plan(BaseModel):
     learning_rate: Annotated[float, Field(gt=0)] = 3e-3
     weight_decay: Annotated[float, Field(ge=0)] = 0.02
     class_share: Annotated[float, Field(ge=0, le=1)] = 0.5
+    class_chances: tuple[Annotated[float, Field(ge=0)], ...] = ()
+    other_patches: OtherPatches = "anywhere"
+    resample: bool = False
     deep_supervision: Annotated[int, Field(ge=0, le=4)] = 0
     mirror_axes: tuple[Annotated[int, Field(ge=0, le=2)], ...] = ()
-    class_pixels: tuple[int, ...] = ()
+    augmentation: Augmentation | None = None
     seed: Annotated[int, Field(ge=0)] = 0
+    reasons: dict[str, str] = Field(default_factory=dict)
+    card: Card
+    class_pixels: tuple[int, ...] = ()
+    fingerprint: Fingerprint | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Plan:
@@ -64,6 +98,15 @@ class Plan(BaseModel):
         beyond = [axis for axis in self.mirror_axes if axis >= ndim]
         if beyond:
             raise ValueError(f"mirror_axes names axis {beyond[0]}; expected less than {ndim}")
+        if self.class_chances and len(self.class_chances) != self.card.num_classes:
+            raise ValueError(
+                f"class_chances has {len(self.class_chances)} numbers; expected "
+                f"{self.card.num_classes}, one for each class"
+            )
+        if self.class_chances and not any(self.class_chances):
+            raise ValueError("class_chances are all 0; expected one above")
+        if self.resample and self.card.resolution is None:
+            raise ValueError("resample: true without card.resolution; expected one to resample to")
         if self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset!r} is unknown; expected one of {[*PRESETS]}")
         return self
@@ -102,6 +145,34 @@ def load_plan(path: str | Path) -> Plan:
     return read_document(path, Plan)
 
 
-def save_plan(plan: Plan, path: str | Path) -> None:
-    """Write a plan as YAML."""
-    write_document(path, plan)
+def save_plan(plan: Plan, path: str | Path, *, overwrite: bool = True) -> None:
+    """Write a plan as YAML.
+
+    Raises:
+        OutputExistsError: The file exists and ``overwrite`` is False.
+        OutputError: It cannot be written.
+    """
+    with PendingOutput(path, overwrite=overwrite) as pending:
+        with writing(path):
+            pending.main.write_text(plan_text(plan), encoding="utf-8")
+        pending.commit()
+
+
+def plan_text(plan: Plan) -> str:
+    """Return a plan as YAML: what may be changed, why it is so, and what was measured."""
+    written = plan.model_dump(mode="json", exclude_none=True)
+    parts = []
+    for key, value in written.items():
+        lines = value if isinstance(value, dict) and key in ("augmentation", "reasons") else None
+        if lines:  # one line each
+            entries = "".join(f"  {_entry(name, one)}" for name, one in lines.items())
+            parts.append(f"{key}:\n{entries}")
+        elif isinstance(value, dict | list):
+            parts.append(document_of({key: value}))
+        else:
+            parts.append(_entry(key, value))
+    return "".join(parts)
+
+
+def _entry(name: str, value: Any) -> str:
+    return document_of({name: value}, one_line=True)[1:-2] + "\n"

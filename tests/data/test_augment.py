@@ -6,18 +6,30 @@ import itertools
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 from scipy import ndimage
 
 from segfocal.card import IGNORE_INDEX
-from segfocal.data.augment import MAX_GAIN, MAX_SHIFT, augment_patch
+from segfocal.data.augment import augment_patch
+from segfocal.data.augmentation import (
+    Augmentation,
+    Change,
+    default_augmentation,
+    light_augmentation,
+)
 
-BOTH = (0, 1)
+ALWAYS = {
+    "rotation": Change(probability=1, range=(-60, 60)),
+    "scaling": Change(probability=1, range=(0.7, 1.4)),
+    "elastic": Change(probability=1, range=(1, 1.5)),
+}
+BENT = Augmentation(**ALWAYS)
 
 
-def augmented(values, valid, labels, seed, mean=0.0, std=0.0, mirror_axes=BOTH):
+def augmented(values, valid, labels, seed, settings=BENT, mean=0.0, std=1.0, **options):
     channels = values.shape[-1]
     return augment_patch(
         values,
@@ -25,109 +37,154 @@ def augmented(values, valid, labels, seed, mean=0.0, std=0.0, mirror_axes=BOTH):
         labels,
         mean=np.full(channels, mean, np.float32),
         std=np.full(channels, std, np.float32),
-        mirror_axes=mirror_axes,
+        settings=settings,
         rng=np.random.default_rng(seed),
+        **{"mirror_axes": range(labels.ndim), **options},
     )
 
 
-def stripes(side: int = 48) -> tuple[np.ndarray, np.ndarray]:
-    """Nine classes, 3 * (stripe of the row) + (stripe of the column), of unequal widths."""
-    stripe = np.digitize(np.arange(side), [side // 5, side // 2])
-    labels = (3 * stripe[:, None] + stripe[None]).astype(np.int32)
-    encoded = np.stack([100.0 * (labels // 3), 100.0 * (labels % 3)], -1).astype(np.float32)
-    return encoded, labels
+def stripes(ndim: int, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Classes 0 to 2 ** ndim - 1 in boxes, and an image whose channels say which box."""
+    stripe = (np.arange(side) >= 0.4 * side).astype(np.int32)
+    places = np.meshgrid(*(stripe,) * ndim, indexing="ij")
+    labels = sum(place * 2**axis for axis, place in enumerate(places)).astype(np.int32)
+    return np.stack([100.0 * place for place in places], -1).astype(np.float32), labels
 
 
-def turned(array: np.ndarray) -> list[np.ndarray]:
-    """The eight symmetries of the square."""
-    return [np.rot90(a, k) for a in (array, array.T) for k in range(4)]
+def inside(labels: np.ndarray) -> np.ndarray:
+    """Where a label and its neighbours are the same: nothing is interpolated there."""
+    return ndimage.maximum_filter(labels, 7) == ndimage.minimum_filter(labels, 7)
 
 
-def test_labels_stay_with_their_pixels():
-    encoded, labels = stripes()
-    everywhere = np.ones(labels.shape, bool)
-    warped = 0
-    symmetries = set()
-    for seed in range(60):
-        values, valid, found = augmented(encoded, everywhere, labels, seed, mean=100, std=1)
-        assert valid.all()
-        assert set(np.unique(found)) <= {IGNORE_INDEX, *range(9)}
-        # Inside a stripe nothing is interpolated. Gain acts around the mean, 100.
-        inside = ndimage.maximum_filter(found, 5) == ndimage.minimum_filter(found, 5)
-        assert inside.sum() > 400
-        for channel, stripe in enumerate((found // 3, found % 3)):
-            off = np.abs(values[..., channel] - 100.0 * stripe)[inside & (found >= 0)]
-            assert off.max() <= 100 * MAX_GAIN + MAX_SHIFT + 1e-3
-        same = [k for k, image in enumerate(turned(labels)) if np.array_equal(image, found)]
-        warped += not same
-        symmetries.update(same)
-    assert symmetries == set(range(8))
-    assert 5 < warped < 35  # three in ten are rotated and zoomed
+@pytest.mark.parametrize("alone", ["rotation", "scaling", "elastic", None])
+@pytest.mark.parametrize(("ndim", "side"), [(2, 64), (3, 48)])
+def test_image_and_labels_are_bent_alike(ndim, side, alone):
+    image, labels = stripes(ndim, side)
+    settings = BENT if alone is None else Augmentation(**{alone: ALWAYS[alone]})
+    bent = 0
+    for seed in range(6):
+        values, valid, found = augmented(
+            image, np.ones(labels.shape, bool), labels, seed, settings, mean=40, std=9
+        )
+        known = found >= 0
+        np.testing.assert_array_equal(valid, known)  # what lies beyond is neither
+        clear = inside(found) & known
+        assert clear.sum() > 0.1 * clear.size
+        for axis in range(ndim):
+            np.testing.assert_allclose(
+                values[..., axis][clear], 100 * (found[clear] >> axis & 1), atol=1e-3
+            )
+        bent += not any(np.array_equal(found, np.flip(labels, axes)) for axes in _subsets(ndim))
+    assert bent >= 4  # a zoom by little moves no label of a small patch
 
 
-def test_labels_are_never_averaged():
-    labels = np.where(np.random.default_rng(0).random((32, 32)) < 0.5, 0, 7).astype(np.int32)
+def _subsets(ndim: int) -> list[tuple[int, ...]]:
+    return [
+        axes for count in range(ndim + 1) for axes in itertools.combinations(range(ndim), count)
+    ]
+
+
+@pytest.mark.parametrize("shape", [(48, 48), (24, 24, 24)])
+def test_class_values_are_never_invented(shape):
+    rng = np.random.default_rng(0)
+    labels = rng.choice([0, 7, 40_000], shape).astype(np.int32)
     labels[::5] = IGNORE_INDEX
-    values = np.zeros((32, 32, 1), np.float32)
+    values, valid = np.zeros((*shape, 1), np.float32), np.ones(shape, bool)
     seen = set()
-    for seed in range(40):
-        _, _, found = augmented(values, np.ones((32, 32), bool), labels, seed)
+    for seed in range(4):
+        _, _, found = augmented(values, valid, labels, seed)
         assert found.dtype == np.int32
         seen |= set(np.unique(found))
-    assert seen == {IGNORE_INDEX, 0, 7}
+    assert seen == {IGNORE_INDEX, 0, 7, 40_000}
 
 
-def test_borders_are_mirrored_and_not_filled_with_the_background():
-    labels = np.full((32, 32), 3, np.int32)
-    values = np.full((32, 32, 1), 50.0, np.float32)
-    for seed in range(40):
-        found_values, valid, found = augmented(values, labels > 0, labels, seed, mean=50, std=0)
-        assert (found == 3).all()
-        assert valid.all()
-        np.testing.assert_allclose(found_values, 50, atol=1e-3)
+@pytest.mark.parametrize("shape", [(40, 40), (30, 44), (20, 24, 22)])
+def test_borders_are_ignored_and_not_the_background(shape):
+    labels = np.full(shape, 3, np.int32)
+    image = np.full((*shape, 2), 50.0, np.float32)
+    share = []
+    for seed in range(8):
+        values, valid, found = augmented(image, labels > 0, labels, seed, mean=20, std=5)
+        assert set(np.unique(found)) <= {IGNORE_INDEX, 3}
+        np.testing.assert_array_equal(valid, found == 3)
+        np.testing.assert_array_equal(values[~valid], 20)  # the mean
+        share.append(1 - valid.mean())
+    assert max(share) > 0.1
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -3.4e38, 1e30])
-@pytest.mark.parametrize("space", [(32, 32), (24, 32), (8, 8, 8)])
-def test_what_stands_at_invalid_pixels_does_not_leak(bad, space):
+@pytest.mark.parametrize("shape", [(32, 32), (16, 18, 16)])
+def test_what_stands_at_invalid_pixels_does_not_leak(bad, shape):
     rng = np.random.default_rng(0)
-    values = rng.uniform(10, 20, (*space, 3)).astype(np.float32)
-    valid = rng.random(space) < 0.7
+    values = rng.uniform(10, 20, (*shape, 3)).astype(np.float32)
+    valid = rng.random(shape) < 0.7
     values[~valid] = bad
     labels = np.where(valid, 1, IGNORE_INDEX).astype(np.int32)
-    for seed in range(20):
-        found, found_valid, found_labels = augmented(
-            values, valid, labels, seed, mean=15, std=2, mirror_axes=range(len(space))
-        )
+    for seed in range(4):
+        found, found_valid, found_labels = augmented(values, valid, labels, seed, mean=15, std=2)
         assert 0 < found_valid.sum() < found_valid.size
-        assert (found >= 15 - 5 * (1 + MAX_GAIN) - 2 * MAX_SHIFT - 1e-3).all()
-        assert (found <= 15 + 5 * (1 + MAX_GAIN) + 2 * MAX_SHIFT + 1e-3).all()
-        # Validity is warped as labels are, so both agree on every pixel.
+        assert found.min() >= 10 - 1e-3
+        assert found.max() <= 20 + 1e-3
         np.testing.assert_array_equal(found_valid, found_labels == 1)
 
 
-def test_intensity_is_a_gain_around_the_mean_and_a_shift_per_channel():
-    values = np.broadcast_to(np.linspace(0, 10, 24 * 30, dtype=np.float32), (2, 24 * 30)).T
-    values = values.reshape(24, 30, 2)
-    labels = np.zeros((24, 30), np.int32)
-    gains, shifts = [], []
-    for seed in range(40):
-        found, _, _ = augmented(values, labels == 0, labels, seed, mean=4, std=3, mirror_axes=())
-        for channel in range(2):
-            gain, offset = np.polyfit(values[..., channel].ravel(), found[..., channel].ravel(), 1)
-            np.testing.assert_allclose(
-                found[..., channel], values[..., channel] * gain + offset, atol=1e-4
-            )
-            gains.append(gain)
-            shifts.append((offset + 4 * gain - 4) / 3)
-    for drawn, centre, reach in ((gains, 1, MAX_GAIN), (shifts, 0, MAX_SHIFT)):
-        assert centre - reach - 1e-4 < min(drawn) < centre - 0.8 * reach
-        assert centre + 0.8 * reach < max(drawn) < centre + reach + 1e-4
-    assert len(set(np.round(gains, 6))) == len(gains), "channels share their gain"
+def test_anisotropic_volumes_are_bent_within_their_planes_only():
+    labels = np.broadcast_to(np.arange(9, dtype=np.int32)[:, None, None], (9, 24, 24)).copy()
+    image = labels[..., None].astype(np.float32)
+    for seed in range(4):
+        values, valid, found = augmented(
+            image, labels >= 0, labels, seed, spacing=(5, 1, 1.2), mirror_axes=()
+        )
+        # Each plane stays where it is: nothing is mixed across.
+        planes = np.broadcast_to(np.arange(9)[:, None, None], found.shape)
+        np.testing.assert_array_equal(found[valid], planes[valid])
+        np.testing.assert_allclose(values[valid][:, 0], planes[valid], atol=1e-4)
+        assert (found[:, 12, 12] >= 0).all()
+    _, _, found = augmented(image, labels >= 0, labels, 0, spacing=(2, 1, 1), mirror_axes=())
+    assert not np.array_equal(found[found >= 0], planes[found >= 0])
+
+
+@pytest.mark.parametrize("spacing", [(1, 1, 1), (2, 1, 1), (1, 1.5, 2.5)])
+def test_a_ball_stays_a_ball_when_voxels_are_not_cubes(spacing):
+    shape = tuple(int(40 / side) for side in spacing)
+    grid = np.indices(shape).T * spacing - (np.array(shape) - 1) / 2 * spacing
+    ball = (np.linalg.norm(grid.T, axis=0) < 12).astype(np.int32)
+    rotation = Augmentation(rotation=Change(probability=1, range=(-90, 90)))
+    for seed in range(4):
+        _, _, found = augmented(
+            ball[..., None].astype(np.float32), ball >= 0, ball, seed, rotation, spacing=spacing
+        )
+        both = ((found == 1) & (ball == 1)).sum() * 2 / ((found == 1).sum() + ball.sum())
+        assert both > 0.93
+
+
+@pytest.mark.parametrize("shape", [(64, 64), (32, 32, 32)])
+@pytest.mark.parametrize("zoom", [0.8, 1.25])
+def test_zoom_scales_areas(shape, zoom):
+    centre = tuple(slice(int(0.35 * side), int(0.65 * side)) for side in shape)
+    labels = np.zeros(shape, np.int32)
+    labels[centre] = 1
+    settings = Augmentation(scaling=Change(probability=1, range=(zoom, zoom)))
+    _, _, found = augmented(labels[..., None].astype(np.float32), labels >= 0, labels, 0, settings)
+    assert (found == 1).sum() == pytest.approx(labels.sum() * zoom ** len(shape), rel=0.2)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (40, 40, 40)])
+def test_elastic_displacements_are_as_large_as_asked_for(shape):
+    grid = np.stack(np.indices(shape), -1).astype(np.float32)
+    settings = Augmentation(elastic=Change(probability=1, range=(2, 2)))
+    moved = []
+    for seed in range(4):
+        values, valid, _ = augmented(
+            grid, np.ones(shape, bool), np.zeros(shape, np.int32), seed, settings, mirror_axes=()
+        )
+        moved.append((values - grid)[valid].std())
+        assert not np.allclose(values[valid][:, 0] - grid[valid][:, 0], 0)
+    assert 1.2 < np.mean(moved) < 2.8
 
 
 @pytest.mark.parametrize(
-    ("space", "mirror_axes"),
+    ("shape", "mirror_axes"),
     [
         ((4, 5, 6), (0, 1, 2)),
         ((4, 5, 6), (1,)),
@@ -137,10 +194,9 @@ def test_intensity_is_a_gain_around_the_mean_and_a_shift_per_channel():
         ((6, 6), (1,)),
     ],
 )
-def test_other_samples_are_flipped_along_the_mirror_axes_only(space, mirror_axes):
-    labels = np.arange(np.prod(space), dtype=np.int32).reshape(space)
+def test_patches_are_flipped_along_the_mirror_axes_only(shape, mirror_axes):
+    labels = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
     values = labels[..., None].astype(np.float32)
-    valid = labels % 3 > 0
     expected = {
         np.flip(labels, axes).tobytes(): axes
         for count in range(len(mirror_axes) + 1)
@@ -148,46 +204,122 @@ def test_other_samples_are_flipped_along_the_mirror_axes_only(space, mirror_axes
     }
     seen = set()
     for seed in range(60):
-        found_values, found_valid, found = augmented(
-            values, valid, labels, seed, mirror_axes=mirror_axes
+        found_values, valid, found = augmented(
+            values, labels % 3 > 0, labels, seed, Augmentation(), mirror_axes=mirror_axes
         )
         axes = expected[found.tobytes()]
         seen.add(axes)
-        np.testing.assert_array_equal(found_valid, np.flip(valid, axes))
-        clean = np.where(found_valid, found, 0)
-        (gain,) = {round(float(g), 4) for g in (found_values[..., 0] / clean.clip(1))[clean > 9]}
-        np.testing.assert_allclose(found_values[..., 0], clean * gain, rtol=1e-3)
+        np.testing.assert_array_equal(valid, np.flip(labels % 3 > 0, axes))
+        np.testing.assert_array_equal(found_values[..., 0], np.where(valid, found, 0))
     assert seen == set(expected.values())
 
 
-@pytest.mark.parametrize("space", [(32, 32), (6, 7, 8)])
-def test_the_same_state_gives_the_same_sample(space):
+def test_square_patches_are_turned_in_all_eight_ways():
+    labels = np.arange(36, dtype=np.int32).reshape(6, 6)
+    ways = {np.rot90(a, k).tobytes() for a in (labels, labels.T) for k in range(4)}
+    turned = Augmentation(quarter_turns=True)
+    seen = {
+        augmented(labels[..., None].astype(np.float32), labels >= 0, labels, seed, turned)[
+            2
+        ].tobytes()
+        for seed in range(80)
+    }
+    assert seen == ways
+
+
+def test_volumes_are_turned_only_in_planes_of_equal_sides_and_spacing():
+    labels = np.arange(5 * 6 * 6, dtype=np.int32).reshape(5, 6, 6)
+    image, everywhere = labels[..., None].astype(np.float32), labels >= 0
+    turned = Augmentation(quarter_turns=True)
+    for spacing, swaps in (((1, 1, 1), True), ((1, 1, 2), False)):
+        seen = [
+            augmented(image, everywhere, labels, seed, turned, spacing=spacing)[2]
+            for seed in range(30)
+        ]
+        flips = {np.flip(labels, axes).tobytes() for axes in _subsets(3)}
+        swapped = {np.flip(labels.swapaxes(1, 2), axes).tobytes() for axes in _subsets(3)}
+        found = {one.tobytes() for one in seen}
+        assert found <= flips | swapped
+        assert bool(found & swapped) == swaps
+
+
+EVERYTHING = Augmentation(
+    **{
+        name: value.model_copy(update={"probability": 0.7})
+        for name, value in Augmentation()
+        if isinstance(value, Change)
+    },
+    quarter_turns=True,
+)
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (12, 13, 14)])
+def test_the_same_state_gives_the_same_sample_in_any_thread(shape):
     rng = np.random.default_rng(0)
-    values = rng.random((*space, 4)).astype(np.float32)
-    valid, labels = rng.random(space) < 0.8, rng.integers(0, 3, space).astype(np.int32)
-    sample = (values.copy(), valid.copy(), labels.copy())
-    results = []
-    for seed in (*range(12), *range(12)):
-        results.append(augmented(*sample, seed, std=1, mirror_axes=range(len(space))))
-    for first, second in zip(results[:12], results[12:], strict=True):
-        for a, b in zip(first, second, strict=True):
+    values = rng.random((*shape, 4)).astype(np.float32)
+    valid, labels = rng.random(shape) < 0.8, rng.integers(0, 3, shape).astype(np.int32)
+    before = (values.copy(), valid.copy(), labels.copy())
+
+    def make(seed):
+        return augmented(values, valid, labels, seed, EVERYTHING)
+
+    first = [make(seed) for seed in range(8)]
+    with ThreadPoolExecutor(4) as pool:
+        second = list(pool.map(make, [*reversed(range(8))]))
+    for one, other in zip(first, reversed(second), strict=True):
+        for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
-    assert len({values.tobytes() for values, _, _ in results}) == 12
-    for given, before in zip(sample, (values, valid, labels), strict=True):
-        np.testing.assert_array_equal(given, before, err_msg="the input was changed")
+    assert len({one[0].tobytes() for one in first}) == 8
+    for given, kept in zip((values, valid, labels), before, strict=True):
+        np.testing.assert_array_equal(given, kept, err_msg="the input was changed")
 
 
-@pytest.mark.parametrize("channels", [1, 3, 4, 5, 12])
-def test_every_channel_is_turned_alike(channels):
-    encoded, labels = stripes(40)
+@pytest.mark.parametrize("channels", [1, 3, 5, 13])
+def test_every_channel_is_bent_alike(channels):
+    encoded, labels = stripes(2, 40)
     values = np.repeat(encoded[..., :1], channels, -1)
-    for seed in range(12):
+    for seed in range(4):
         found, _, _ = augmented(values, labels >= 0, labels, seed)
         assert found.shape == (40, 40, channels)
         assert found.dtype == np.float32
-        # Each channel has its own gain around 0; divided by its maximum, all are the same.
-        relative = found / found.max((0, 1))
-        np.testing.assert_allclose(relative, relative[..., :1].repeat(channels, -1), atol=1e-5)
+        np.testing.assert_array_equal(found, found[..., :1].repeat(channels, -1))
+
+
+def test_values_far_from_zero_and_one_are_not_clipped():
+    rng = np.random.default_rng(0)
+    values = rng.normal(1000, 400, (32, 32, 2)).astype(np.float32)
+    labels = np.zeros((32, 32), np.int32)
+    found, valid, _ = augmented(values, labels == 0, labels, 1, mean=1000, std=400)
+    assert found[valid].std() > 150
+    assert found[valid].max() > 1500
+
+
+@pytest.mark.parametrize(
+    ("settings", "shape"),
+    [(light_augmentation(2), (24, 24)), (default_augmentation((24, 24)), (24, 24)),
+     (light_augmentation(3), (8, 8, 8)), (default_augmentation((8, 8, 8)), (8, 8, 8))],
+)  # fmt: skip
+def test_a_patch_without_a_valid_pixel_stays_one(settings, shape):
+    nothing = np.zeros(shape, bool)
+    labels = np.full(shape, IGNORE_INDEX, np.int32)
+    for seed in range(12):
+        values, valid, found = augmented(
+            np.full((*shape, 2), np.nan, np.float32), nothing, labels, seed, settings, mean=3
+        )
+        assert not valid.any()
+        assert (found == IGNORE_INDEX).all()
+        np.testing.assert_array_equal(values, 3)
+
+
+def test_defaults_follow_the_shape_of_the_patch_and_the_spacing():
+    def degrees(*arguments):
+        return default_augmentation(*arguments).rotation.range[1]
+
+    assert degrees((256, 256)) == 180
+    assert degrees((256, 128)) == 15
+    assert degrees((64, 64, 64)) == 30
+    assert degrees((64, 64, 64), (3, 1, 1)) == 30
+    assert degrees((16, 64, 64), (3.1, 1, 1)) == 180  # within planes
 
 
 def test_albumentations_does_not_ask_the_network_for_updates():
@@ -199,11 +331,10 @@ def refuse(*arguments, **more):
     asked.append(arguments)
     raise OSError("no network")
 socket.getaddrinfo = socket.create_connection = socket.socket.connect = refuse
-from segfocal.data.augment import augment_patch
-labels = np.zeros((8, 8), np.int32)
-one = np.ones(1, np.float32)
-augment_patch(labels[..., None] * one, labels == 0, labels,
-              mean=one, std=one, mirror_axes=(0, 1), rng=np.random.default_rng(0))
+from segfocal.data.scene_geometry import bend_scene
+values = np.ones((8, 8, 1), np.float32)
+bend_scene(values, values[..., 0].astype(int), angles=(30,), zoom=1, elastic=1, spacing=(1, 1),
+           rng=np.random.default_rng(0))
 import albumentations
 print("asked", len(asked))
 """

@@ -5,6 +5,7 @@ import pytest
 
 import segfocal.data.open_scans as module
 from segfocal.data.open_scans import OpenScans
+from segfocal.data.spec import DatasetSpec
 
 
 def test_no_more_files_are_open_than_allowed(monkeypatch, tmp_path):
@@ -20,14 +21,24 @@ def test_no_more_files_are_open_than_allowed(monkeypatch, tmp_path):
 
     monkeypatch.setattr(module, "open_scan", lambda path, orientation: Fake(path))
     monkeypatch.setattr(module, "LIMIT", 3)
-    scans = OpenScans("RAS")
+    spec = DatasetSpec.model_validate(
+        {
+            "name": "made",
+            "ndim": 2,
+            "channels": ["x"],
+            "classes": [{"value": v, "name": f"c{v}", "color": [0, 0, 0]} for v in (0, 1)],
+            "cases": [{"id": str(n), "image": f"{n}.tif", "labels": "y.tif"} for n in range(8)],
+            "splits": {"train": [{"case": "0"}]},
+        }
+    ).located(tmp_path)
+    scans = OpenScans(spec)
     order = np.random.default_rng(0).integers(0, 8, 200)
     for number in order:
-        assert scans.get(tmp_path / str(number)).path == tmp_path / str(number)
+        assert scans.image(spec.cases[number]).path == str(tmp_path / f"{number}.tif")
         assert sum(not scan.closed for scan in opened) <= 3
-    again = scans.get(tmp_path / str(order[-1]))
-    assert again is scans.get(tmp_path / str(order[-1])), "the last one used stays open"
+    again = scans.image(spec.cases[order[-1]])
+    assert again is scans.image(spec.cases[order[-1]]), "the last one used stays open"
     scans.close()
     assert all(scan.closed for scan in opened)
     with pytest.raises(ValueError, match="read after the dataset was closed"):
-        scans.get(tmp_path / "1")
+        scans.image(spec.cases[1])

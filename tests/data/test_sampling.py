@@ -11,9 +11,10 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from segfocal.card import IGNORE_INDEX, Card, Channel, LabelClass
+from segfocal.card import IGNORE_INDEX, Card, Channel, LabelClass, Normalization
 from segfocal.data.plan import Plan
-from segfocal.data.sampling import PatchSampler, blocks, open_regions
+from segfocal.data.reading import blocks, open_regions
+from segfocal.data.sampling import PatchSampler
 from segfocal.data.spec import DatasetSpec
 from segfocal.errors import ChannelError, ScanError, ScanNotFoundError, SpecError
 from segfocal.types import full_window
@@ -319,9 +320,13 @@ def test_a_value_outside_the_class_table_is_an_error_even_where_the_image_is_nod
         read_everything(dataset())
 
 
-def test_labels_of_another_shape_are_refused(tmp_path, dataset):
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_labels_of_another_shape_that_lie_nowhere_are_refused(tmp_path, dataset):
     write_scene(tmp_path / "a.tif", np.zeros((5, 6), "uint8"))
-    write_scene(tmp_path / "labels.tif", np.zeros((6, 5), "uint8"))
+    with rasterio.open(
+        tmp_path / "labels.tif", "w", driver="GTiff", count=1, height=6, width=5, dtype="uint8"
+    ) as out:
+        out.write(np.zeros((1, 6, 5), "uint8"))
     with pytest.raises(ScanError, match=r"labels\.tif has shape \(6, 5\), .*a\.tif has \(5, 6\)"):
         read_everything(dataset())
 
@@ -362,3 +367,185 @@ def test_a_closed_sampler_reads_no_more(scene):
         sampler.batch(0)
     with pytest.raises(ValueError, match="read after the dataset was closed"):
         sampler.batch(0)
+
+
+def test_a_sample_follows_from_seed_epoch_and_index(scene):
+    spec, _ = scene()
+    plan = made_plan(spec, (16, 16), batch_size=3)
+    with PatchSampler(spec, plan) as sampler:
+        batch = sampler.batch(4, epoch=2)
+        for place in range(3):
+            for one, of_batch in zip(sampler.sample(2, 12 + place), batch, strict=True):
+                np.testing.assert_array_equal(one, of_batch[place])
+        others = [sampler.batch(4)[0], sampler.batch(4, epoch=1)[0], batch[0]]
+        assert len({values.tobytes() for values in others}) == 3
+    wider = plan.model_copy(update={"batch_size": 12})
+    with PatchSampler(spec, wider) as sampler:
+        for a, b in zip(sampler.batch(1, epoch=2), batch, strict=True):
+            np.testing.assert_array_equal(a[:3], b)
+
+
+class Counting:
+    """Passes everything on and counts the pixels that are read."""
+
+    def __init__(self, scan):
+        self.scan, self.pixels = scan, 0
+
+    def __getattr__(self, name):
+        return getattr(self.scan, name)
+
+    def read(self, window, channels=None):
+        patch = self.scan.read(window, channels)
+        self.pixels += patch.values[..., 0].size
+        return patch
+
+
+def test_only_windows_are_read(scene, monkeypatch):
+    spec, _ = scene()
+    with PatchSampler(spec, made_plan(spec, (16, 8))) as sampler:
+        opened = sampler._regions[0].scans
+        image = Counting(opened.image(spec.cases[0]))
+        monkeypatch.setattr(opened, "image", lambda case: image)
+        sampler.batch(0)
+    assert image.pixels == 4 * 16 * 8
+
+
+@pytest.mark.parametrize(("others", "least"), [("labelled", 100), ("anywhere", 0)])
+def test_with_few_labels_patches_lie_where_there_are_some(tmp_path, dataset, others, least):
+    labels = np.full((200, 200), 255, "uint8")
+    labels[40, 30], labels[150, 160], labels[150:153, 20] = 1, 2, 1
+    write_scene(tmp_path / "a.tif", positions(labels.shape).astype("float32"))
+    write_scene(tmp_path / "labels.tif", labels, nodata=255)
+    spec = dataset()
+    plan = made_plan(spec, (16, 16), class_share=0, other_patches=others, batch_size=100)
+    with PatchSampler(spec, plan, augment=False) as sampler:
+        values, _, found = sampler.batch(0)
+    with_labels = [(patch >= 0).any() for patch in found]
+    assert least <= sum(with_labels) <= least + 20
+    if others == "labelled":
+        # The pixel may be anywhere in the patch, and pixels count, not classes.
+        rows = {int(decoded(patch, 2)[0][0]) for patch, one in zip(values, found, strict=True)
+                if (one == 2).any()}  # fmt: skip
+        assert len(rows) > 5
+        assert sum((one == 2).any() for one in found) < 40
+
+
+def test_the_plan_says_which_classes_patches_are_centred_on(tmp_path, dataset):
+    labels = np.zeros((120, 120), "uint8")
+    labels[20, 20], labels[100, 100] = 1, 2
+    write_scene(tmp_path / "a.tif", positions(labels.shape).astype("float32"))
+    write_scene(tmp_path / "labels.tif", labels)
+    spec = dataset()
+    shares = {}
+    for chances in ((0, 3, 1), (0, 0, 1), (1, 0, 0)):
+        plan = made_plan(spec, (16, 16), class_share=1, class_chances=chances, batch_size=100)
+        with PatchSampler(spec, plan, augment=False) as sampler:
+            found = sampler.batch(0)[2]
+        shares[chances] = [sum((patch == k).any() for patch in found) for k in (1, 2)]
+    assert 60 < shares[0, 3, 1][0] < 90
+    assert sum(shares[0, 3, 1]) == 100
+    assert shares[0, 0, 1] == [0, 100]
+    assert max(shares[1, 0, 0]) < 15
+    spec = dataset(values=(0, 1, 2, 9))
+    plan = made_plan(spec, (16, 16), class_chances=(0, 0, 0, 1))
+    with pytest.raises(SpecError, match=r"class_chances.*are 0 for all classes that split"):
+        PatchSampler(spec, plan)
+
+
+def test_a_kept_index_is_used(scene, tmp_path, monkeypatch):
+    spec, _ = scene()
+    plan, path = made_plan(spec, (16, 16)), tmp_path / "index.npz"
+    with PatchSampler(spec, plan, index_path=path) as sampler:
+        expected = sampler.batch(3)
+        assert not path.exists()  # its folder may not be there yet
+        sampler.keep_index()
+    monkeypatch.setattr("segfocal.data.sampling.build_index", None)
+    with PatchSampler(spec, plan, index_path=path) as sampler:
+        for a, b in zip(sampler.batch(3), expected, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def write_ramp(folder: Path, name: str, spacing: tuple[float, ...], lengths: tuple[int, ...]):
+    """Write a volume whose values are positions in mm along each axis, and stripes as labels."""
+    shape = tuple(round(a / b) for a, b in zip(lengths, spacing, strict=True))
+    centres = [(np.arange(n) + 0.5) * side for n, side in zip(shape, spacing, strict=True)]
+    grid = np.meshgrid(*centres, indexing="ij")
+    affine = np.diag([*spacing, 1.0])
+    image = np.stack(grid, -1).astype("float32")
+    nib.save(nib.Nifti1Image(image, affine), folder / f"{name}.nii.gz")
+    labels = (grid[0] > 0.6 * lengths[0]).astype("uint8") + (grid[1] > 0.5 * lengths[1])
+    nib.save(nib.Nifti1Image(labels.astype("uint8"), affine), folder / f"{name}_labels.nii.gz")
+
+
+def test_volumes_are_resampled_to_the_resolution_of_the_plan(tmp_path, dataset):
+    lengths = (48, 60, 40)
+    for name, spacing in (("a", (1, 1, 1)), ("b", (2, 1.5, 1)), ("c", (0.8, 2, 2))):
+        write_ramp(tmp_path, name, spacing, lengths)
+    cases = [
+        {"id": n, "image": f"{n}.nii.gz", "labels": f"{n}_labels.nii.gz"} for n in ("a", "b", "c")
+    ]
+    spec = dataset(
+        ndim=3, channels=["x", "y", "z"], cases=cases,
+        splits={"train": [{"case": n} for n in "abc"]},
+    )  # fmt: skip
+    plan = made_plan(spec, (16, 16, 16), batch_size=12)
+    card = plan.card.model_copy(update={"resolution": (1.0, 1.0, 1.0)})
+    plan = plan.model_copy(update={"card": card, "resample": True})
+    with PatchSampler(spec, plan, augment=False) as sampler:
+        assert [reader.shape for reader in sampler._regions] == [lengths] * 3
+        values, valid, labels = sampler.batch(0)
+    assert valid.all()
+    steps = []
+    for patch, found in zip(values, labels, strict=True):
+        for axis in range(3):
+            along = np.diff(patch[..., axis], axis=axis)
+            inner = np.take(along, range(4, 11), axis)
+            steps.append(np.median(inner))  # a voxel is a millimetre
+            across = np.ptp(patch[..., axis], axis=tuple(a for a in range(3) if a != axis))
+            assert across.max() < 1e-4
+        # The label is that of the place, half a coarse voxel aside at most.
+        expected = (patch[..., 0] > 28.8).astype(int) + (patch[..., 1] > 30)
+        clear = (np.abs(patch[..., 0] - 28.8) > 1.5) & (np.abs(patch[..., 1] - 30) > 1.5)
+        np.testing.assert_array_equal(found[clear], expected[clear])
+    np.testing.assert_allclose(steps, 1, atol=0.02)
+
+
+def test_a_resampled_region_takes_nothing_from_outside(tmp_path, dataset):
+    image = np.zeros((30, 30, 30), "float32")
+    image[:, 10:20] = 1
+    nib.save(nib.Nifti1Image(image, np.diag([2.0, 2, 2, 1])), tmp_path / "a.nii.gz")
+    nib.save(
+        nib.Nifti1Image(image.astype("uint8"), np.diag([2.0, 2, 2, 1])), tmp_path / "labels.nii.gz"
+    )
+    spec = dataset(ndim=3, splits={"train": [{"case": "a", "rows": [10, 20]}]})
+    for resolution in (1.3, 3.1):
+        with ExitStack() as stack:
+            (reader,) = open_regions(spec, "train", stack, resolution=(resolution,) * 3)
+            values, valid, labels = reader.read(reader.window)
+        assert valid.all()
+        np.testing.assert_array_equal(values, 1)
+        np.testing.assert_array_equal(labels, 1)
+        assert values.shape[1] == pytest.approx(20 / resolution, abs=2)
+    spec = dataset(ndim=3, splits={"train": [{"case": "a", "rows": [0, 10]}]})
+    with ExitStack() as stack, pytest.raises(SpecError, match="holds none of 50 x 50 x 50"):
+        open_regions(spec, "train", stack, resolution=(50, 50, 50))
+
+
+def test_volumes_are_normalized_by_their_own_numbers(tmp_path, dataset):
+    rng = np.random.default_rng(0)
+    affine = np.diag([-2.0, -2.0, 3.0, 1.0])
+    for name, scale in (("a", 1), ("b", 5000)):
+        image = (scale * rng.normal(3, 2, (20, 20, 20))).astype("float32")
+        nib.save(nib.Nifti1Image(image, affine), tmp_path / f"{name}.nii.gz")
+    write_volume(tmp_path / "labels.nii.gz", np.ones((20, 20, 20), "uint8"))
+    cases = [{"id": n, "image": f"{n}.nii.gz", "labels": "labels.nii.gz"} for n in "ab"]
+    spec = dataset(ndim=3, cases=cases, splits={"train": [{"case": n} for n in "ab"]})
+    plan = made_plan(spec, (20, 20, 20), batch_size=6)
+    normalization = Normalization(method="zscore", region="valid")
+    card = plan.card.model_copy(update={"normalization": normalization})
+    with PatchSampler(spec, plan.model_copy(update={"card": card}), augment=False) as sampler:
+        assert set(sampler.measured) == {"a", "b"}
+        values = sampler.batch(0)[0]
+    np.testing.assert_allclose(values.mean((1, 2, 3, 4)), 0, atol=1e-4)
+    np.testing.assert_allclose(values.std((1, 2, 3, 4)), 1, atol=1e-4)
+    assert len(np.unique(values[:, 5, 5, 5])) == 2

@@ -1,0 +1,195 @@
+"""The class table: what the values, colours or attributes of label files mean."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import AfterValidator, Field
+
+from segfocal.card import IGNORE_INDEX, MAX_CLASS_VALUE, Color, LabelClass, spread_color
+from segfocal.data.document import Entry
+
+__all__ = [
+    "ClassEntry",
+    "ClassTable",
+    "class_table",
+    "label_classes",
+    "packed_color",
+    "vector_values",
+]
+
+IGNORED = -2
+"""Place of codes that are known and ignored, in a table's list of places."""
+
+
+def _meaning(value: Any) -> Any:
+    """Check what a label file may hold for a class: a number, a text, or a colour."""
+    if isinstance(value, list):
+        value = tuple(value)
+    if isinstance(value, tuple):
+        ok = len(value) == 3 and all(type(v) is int and 0 <= v <= 255 for v in value)
+    elif type(value) is int:
+        ok = abs(value) < 2**31
+    else:
+        ok = type(value) is str and value != ""
+    if not ok:
+        raise ValueError("expected a whole number, a text, or a colour of three numbers to 255")
+    return value
+
+
+Meaning = Annotated[Any, AfterValidator(_meaning)]
+
+
+class ClassEntry(Entry):
+    """A class, or a region that may overlap others.
+
+    Attributes:
+        value: Its value in label maps that segfocal writes.
+        name: Its name.
+        color: RGB, 0 to 255; left out, chosen.
+        meanings: What stands for it in the label files (key ``from``): values, colours, or
+            texts of the class field of polygons; several are merged. Left out: its value, its
+            colour, or its name.
+        ignore: Its pixels take no part in training and scores.
+    """
+
+    value: Annotated[int, Field(ge=0, le=MAX_CLASS_VALUE)]
+    name: Annotated[str, Field(min_length=1)]
+    color: Color | None = None
+    meanings: tuple[Meaning, ...] = Field(default=(), alias="from")
+    ignore: bool = False
+
+
+def label_classes(entries: Sequence[ClassEntry]) -> tuple[LabelClass, ...]:
+    """Return the classes of a table that are not ignored, colours chosen where none is given."""
+    kept = [entry for entry in entries if not entry.ignore]
+    # The first colour of the circle is black, which only a background should have.
+    first = 0 if kept and kept[0].value == 0 else 1
+    return tuple(
+        LabelClass(
+            value=entry.value,
+            name=entry.name,
+            color=entry.color or spread_color(i + first, len(kept) + first),
+        )
+        for i, entry in enumerate(kept)
+    )
+
+
+def packed_color(color: Sequence[int]) -> int:
+    """Return a colour as one number, as scans of colour labels hold it."""
+    return color[0] << 16 | color[1] << 8 | color[2]
+
+
+@dataclass(frozen=True)
+class ClassTable:
+    """Maps the codes of a label scan to classes.
+
+    A code is what a label scan holds: the file's value, a packed colour, or for polygons a
+    class value.
+
+    Attributes:
+        codes: Codes by class index; a code of overlapping regions may stand in several.
+        ignored: Codes that take no part.
+        colors: Whether codes are packed colours.
+        outside: Codes of what lies in no region, where regions may overlap.
+    """
+
+    codes: tuple[tuple[int, ...], ...]
+    ignored: tuple[int, ...]
+    colors: bool = False
+    outside: tuple[int, ...] = ()
+
+    def index(self, codes: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
+        """Return class indices, and where codes are in neither a class nor ignored.
+
+        Ignored and unknown codes are ``IGNORE_INDEX``.
+        """
+        known = [code for group in self.codes for code in group]
+        place = [k for k, group in enumerate(self.codes) for _ in group]
+        apart = (*self.ignored, *self.outside)
+        known += apart
+        place += [IGNORED] * len(apart)
+        order = np.argsort(known, kind="stable")
+        sorted_codes = np.asarray(known, np.int64)[order]
+        at = np.clip(np.searchsorted(sorted_codes, codes), 0, len(known) - 1)
+        found = sorted_codes[at] == codes
+        index = np.where(found, np.asarray(place, np.int32)[order][at], IGNORE_INDEX)
+        index[index == IGNORED] = IGNORE_INDEX
+        return index.astype(np.int32), ~found
+
+    def membership(self, codes: NDArray[np.integer]) -> NDArray[np.bool_]:
+        """Return which regions hold each pixel, shape ``(*codes.shape, regions)``."""
+        return np.stack([np.isin(codes, group) for group in self.codes], -1)
+
+    def text(self, code: int) -> str:
+        """Return a code as its file shows it."""
+        if not self.colors:
+            return str(code)
+        return f"({code >> 16}, {code >> 8 & 255}, {code & 255})"
+
+
+def class_table(
+    entries: Sequence[ClassEntry],
+    ignore_values: Sequence[int],
+    kind: str,
+    *,
+    overlapping: bool = False,
+) -> ClassTable:
+    """Return the table of a label source.
+
+    Args:
+        entries: The classes.
+        ignore_values: Further values that are ignored.
+        kind: How label files are read; see :class:`~segfocal.data.labels.LabelRule`.
+        overlapping: Whether classes are regions, and code 0 is what lies in none.
+
+    Raises:
+        ValueError: A meaning is not of the kind that the label files hold.
+    """
+    if kind in ("vector", "masks"):  # drawn with the class's own value
+        groups: dict[str, tuple[int, ...]] = {entry.name: (entry.value,) for entry in entries}
+    else:
+        groups = {entry.name: _codes(entry, kind) for entry in entries}
+    ignored = [code for entry in entries if entry.ignore for code in groups[entry.name]]
+    if kind != "colors":
+        ignored += ignore_values
+    return ClassTable(
+        codes=tuple(groups[entry.name] for entry in entries if not entry.ignore),
+        ignored=tuple(ignored),
+        colors=kind == "colors",
+        outside=(0,) if overlapping else (),
+    )
+
+
+def _codes(entry: ClassEntry, kind: str) -> tuple[int, ...]:
+    if kind == "instances":
+        return (entry.value,)
+    if kind == "colors":
+        if not entry.meanings and entry.color is None:
+            raise ValueError(
+                f"class {entry.name!r} has no colour; labels are told by their colours"
+            )
+        colors = entry.meanings or (entry.color,)
+        wrong = [color for color in colors if not isinstance(color, tuple)]
+        if wrong:
+            raise ValueError(
+                f"class {entry.name!r}: from {wrong[0]!r} is no colour of three numbers"
+            )
+        return tuple(packed_color(color) for color in colors)
+    wrong = [value for value in entry.meanings if not isinstance(value, int)]
+    if wrong:
+        raise ValueError(f"class {entry.name!r}: from {wrong[0]!r} is no whole number")
+    return entry.meanings or (entry.value,)
+
+
+def vector_values(entries: Sequence[ClassEntry]) -> Mapping[str, int]:
+    """Return the class value for each text that a class field may hold."""
+    found: dict[str, int] = {}
+    for entry in entries:
+        for meaning in entry.meanings or (entry.name,):
+            found[str(meaning)] = entry.value
+    return found

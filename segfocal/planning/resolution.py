@@ -1,0 +1,81 @@
+"""The resolution that patches are of: nnU-Net's rule for the spacing of volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from segfocal.data.reading import SAME_SPACING, RegionReader
+from segfocal.data.spec import DatasetSpec
+from segfocal.errors import SpecError
+
+__all__ = ["plan_resolution"]
+
+ANISOTROPIC = 3
+"""Ratio of spacings, and of numbers of voxels, beyond which an axis is coarse."""
+
+COARSE_PERCENTILE = 10
+
+
+def plan_resolution(
+    spec: DatasetSpec, readers: Sequence[RegionReader]
+) -> tuple[tuple[float, ...] | None, bool, str]:
+    """Return the resolution of patches, whether scans are resampled to it, and why.
+
+    Volumes: the median of the spacings along each axis; along a coarse axis (more than three
+    times the others in spacing, less than a third in voxels) the 10th percentile, but no
+    finer than the others. Scenes are taken as they are.
+
+    Raises:
+        SpecError: The spec asks for a resolution, and a scan has none.
+    """
+    by_case = {reader.case.id: reader for reader in readers}
+    known = [reader.resolution for reader in by_case.values()]
+    if spec.resolution is not None:
+        if any(sides is None for sides in known):
+            name = next(name for name, reader in by_case.items() if reader.resolution is None)
+            raise SpecError(
+                f"spec {spec.name!r}: resolution {list(spec.resolution)}, and case {name!r} has "
+                "none: leave the resolution out, or give the file one"
+            )
+        return spec.resolution, True, "the spec says so"
+    if any(sides is None for sides in known):
+        return None, False, "not known of all scans"
+    sides = np.array(known, np.float64)
+    median = np.median(sides, axis=0)
+    same = bool((np.maximum(sides, median) <= SAME_SPACING * np.minimum(sides, median)).all())
+    if same:
+        first = tuple(float(side) for side in known[0] or ())
+        return first, False, "that of all scans" if len(known) > 1 else "that of the scan"
+    spread = f"{_text(sides.min(0))} to {_text(sides.max(0))} in {len(sides)} scans"
+    if spec.ndim == 2:
+        return (
+            tuple(median.tolist()),
+            False,
+            f"the median of {spread}; scenes are not resampled unless the spec has a resolution",
+        )
+    target, coarse = _target(sides, np.median([r.shape for r in by_case.values()], axis=0))
+    why = f"the median of {spread}"
+    if coarse is not None:
+        why += f"; axis {coarse} is coarse: its {COARSE_PERCENTILE}th percentile, as in nnU-Net"
+    return tuple(target.tolist()), True, why
+
+
+def _target(sides: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, int | None]:
+    target = np.median(sides, axis=0)
+    worst = int(np.argmax(target))
+    others = [axis for axis in range(len(target)) if axis != worst]
+    coarse = (
+        target[worst] > ANISOTROPIC * target[others].max()
+        and ANISOTROPIC * shape[worst] < shape[others].min()
+    )
+    if not coarse:
+        return target, None
+    finer = np.percentile(sides[:, worst], COARSE_PERCENTILE)
+    target[worst] = max(finer, target[others].max() + 1e-5)
+    return target, worst
+
+
+def _text(sides: np.ndarray) -> str:
+    return " x ".join(f"{side:.4g}" for side in sides)
