@@ -5,15 +5,36 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from segfocal.card_files import ModelFacts, read_facts
 from segfocal.errors import ModelError, SegfocalError
 
-__all__ = ["PROBABILITIES", "check_signature", "hash_files", "loading", "read_exported_facts"]
+__all__ = [
+    "PROBABILITIES",
+    "Conversion",
+    "check_signature",
+    "hash_files",
+    "loading",
+    "read_exported_facts",
+]
 
 PROBABILITIES = "probabilities"
 """Name of the output of exported models, and what it is."""
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """That an exported model was made in passing, to stand for the Keras model.
+
+    Its hash is the Keras model's then: the files are not the same each time they are made.
+
+    Attributes:
+        converter: What made it, with its version.
+    """
+
+    converter: str
 
 
 def read_exported_facts(path: Path) -> ModelFacts:

@@ -1,4 +1,8 @@
-"""An exported model run by ONNX Runtime, without TensorFlow or Keras."""
+"""An exported model run by ONNX Runtime, without TensorFlow or Keras.
+
+Every tile is a call of its own: ONNX Runtime rounds a batch of one otherwise than larger ones,
+and larger ones are not faster.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from numpy.typing import NDArray
 from segfocal.card import Card
 from segfocal.engine.exported_model import (
     PROBABILITIES,
+    Conversion,
     check_signature,
     hash_files,
     loading,
@@ -28,14 +33,23 @@ class ONNXPredictor:
 
     Args:
         path: The ``.onnx`` file.
+        conversion: Given for a model that stands for the Keras model it was made from.
+
+    Attributes:
+        tile_by_tile: A batch need not be padded.
+        batch_matters: The batch makes no difference to the result.
 
     Raises:
         ModelError: It is missing, damaged, holds no card, or ONNX Runtime is not installed.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    tile_by_tile = True
+    batch_matters = False
+
+    def __init__(self, path: str | Path, conversion: Conversion | None = None) -> None:
         self._path = Path(path)
         facts = read_exported_facts(self._path)
+        self._model_hash, self._conversion = facts.model_hash, conversion
         self.card: Card = facts.card
         self.ndim: int = facts.card.ndim
         self.output_stride: int = facts.output_stride or 1
@@ -48,7 +62,8 @@ class ONNXPredictor:
                 "'segfocal[onnx]'"
             ) from error
         onnxruntime.disable_telemetry_events()
-        self.engine = f"onnxruntime {onnxruntime.__version__} float32"
+        made = "" if conversion is None else f", converted by {conversion.converter}"
+        self.engine = f"onnxruntime {onnxruntime.__version__} float32{made}"
         with loading(self._path, "ONNX Runtime"):
             options = onnxruntime.SessionOptions()
             options.log_severity_level = _FATAL  # errors come as exceptions
@@ -61,11 +76,19 @@ class ONNXPredictor:
 
     @cached_property
     def hash(self) -> str:
-        """sha256 of the file."""
+        """sha256 of the file; of a conversion the Keras model's hash."""
+        if self._conversion is not None and self._model_hash is not None:
+            return self._model_hash
         return hash_files(self._path)
 
     def __call__(
         self, values: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
-        (result,) = self._session.run([PROBABILITIES], {"image": values, "valid": valid})
-        return result
+        return np.concatenate(
+            [
+                self._session.run([PROBABILITIES], {"image": image, "valid": usable})[0]
+                for image, usable in zip(
+                    np.split(values, len(values)), np.split(valid, len(valid)), strict=True
+                )
+            ]
+        )

@@ -22,7 +22,7 @@ def exported_network(model: FocalUNet) -> keras.Model:
 def signature(model: FocalUNet) -> list[dict[str, Any]]:
     """Return the inputs of an exported network: everything free but the channels."""
     space = (None,) * model.card.ndim
-    channels = len(model.card.channels)
+    channels = len(model.card.network_channels)
     return [
         {
             "image": keras.InputSpec(shape=(None, *space, channels), dtype="float32", name="image"),

@@ -126,8 +126,8 @@ def difference(expected: NDArray[np.float32], result: NDArray[np.float32]) -> Di
 def sample_batches(card: Card) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
     """Yield images in the scan's units, and which of their pixels are valid."""
     rng = np.random.default_rng(20220322)
-    mean = np.array([channel.mean for channel in card.channels], np.float32)
-    std = np.array([channel.std for channel in card.channels], np.float32)
+    mean = np.array([channel.mean for channel in card.network_channels], np.float32)
+    std = np.array([channel.std for channel in card.network_channels], np.float32)
     for batch, sides in zip((1, 3), _SIDES[card.ndim], strict=True):
         shape = (batch, *sides)
         noise = rng.normal(size=(*shape, len(mean))).astype(np.float32)
