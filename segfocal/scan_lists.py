@@ -1,0 +1,186 @@
+"""Lists of scans: what a folder, a pattern or a table stands for, and names for the outputs."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+
+from segfocal.errors import ScanError, ScanNotFoundError
+from segfocal.io.formats import is_local_path, is_volume_path
+
+__all__ = ["ScanInput", "list_scans", "name_outputs"]
+
+SCENE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".nc", ".zarr")
+VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
+TABLE_SUFFIXES = (".csv", ".tsv")
+
+
+@dataclass(frozen=True)
+class ScanInput:
+    """A scan to be segmented.
+
+    Attributes:
+        files: One file, or several that make up the scan.
+        place: What its output is called after, relative to the folder of outputs.
+        output: Where its output is to go, relative to that folder; None: named by ``place``.
+    """
+
+    files: tuple[str, ...]
+    place: PurePath
+    output: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it: its first file."""
+        return self.files[0]
+
+
+def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list[ScanInput]:
+    """Return the scans that a list of inputs stands for, each once, in order.
+
+    Args:
+        inputs: Files, URLs and other names that GDAL opens; folders (all scans directly in
+            them); patterns such as ``scenes/**/*.tif``; tables (``.csv`` or ``.tsv``) with a
+            column ``input``, optionally ``output``, and files of one scan separated by ``;``;
+            sequences of files that make up one scan.
+
+    Raises:
+        ScanNotFoundError: A folder or pattern holds no scan, or nothing was given.
+        ScanError: A table cannot be read.
+    """
+    found: dict[tuple[str, ...], ScanInput] = {}
+    for one in inputs:
+        for scan in _expand(one):
+            found.setdefault(tuple(_absolute(name) for name in scan.files), scan)
+    if not found:
+        raise ScanNotFoundError("no scans to segment; expected files, folders or patterns")
+    return list(found.values())
+
+
+def name_outputs(scans: Sequence[ScanInput]) -> list[PurePath]:
+    """Return where the output of each scan goes, relative to the folder of outputs.
+
+    ``.tif`` for scenes and ``.nii.gz`` for volumes. Outputs that would have the same name, on
+    a file system that does not tell capitals apart either, get a part of a hash of their
+    input's path.
+
+    Raises:
+        ScanError: A table sends two scans to one output, or out of the folder.
+    """
+    names = [_output_name(scan) for scan in scans]
+    counts = Counter(_folded(name) for name in names)
+    found = []
+    for scan, name in zip(scans, names, strict=True):
+        if counts[_folded(name)] > 1:
+            if scan.output is not None:
+                raise ScanError(f"{name}: is the output of two scans; expected one for each")
+            digest = hashlib.sha256(_absolute(scan.name).encode()).hexdigest()[:8]
+            stem, suffix = _split(name.name)
+            name = name.with_name(f"{stem}-{digest}{suffix}")
+        found.append(name)
+    return found
+
+
+def _expand(one: str | os.PathLike[str] | Sequence[str]) -> list[ScanInput]:
+    if not isinstance(one, str | os.PathLike):
+        files = tuple(os.fspath(part) for part in one)
+        if not files:
+            raise ScanError("a scan of no files; expected at least one")
+        return [ScanInput(files, PurePath(PurePath(files[0]).name))]
+    name = os.fspath(one)
+    if not is_local_path(name):
+        return [ScanInput((name,), PurePath(PurePath(name).name))]
+    if os.path.isdir(name) and not name.lower().endswith(".zarr"):
+        return _in_folder(Path(name))
+    if name.lower().endswith(TABLE_SUFFIXES):
+        return _in_table(Path(name))
+    if not os.path.exists(name) and glob.has_magic(name):
+        return _by_pattern(name)
+    return [ScanInput((name,), PurePath(PurePath(name).name))]
+
+
+def _in_folder(folder: Path) -> list[ScanInput]:
+    paths = sorted(path for path in folder.iterdir() if _is_scan(path))
+    if not paths:
+        raise ScanNotFoundError(
+            f"{folder}: holds no scans; expected files that end in "
+            f"{', '.join((*SCENE_SUFFIXES, *VOLUME_SUFFIXES))}"
+        )
+    return [ScanInput((str(path),), PurePath(path.name)) for path in paths]
+
+
+def _by_pattern(pattern: str) -> list[ScanInput]:
+    paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
+    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    if not paths:
+        raise ScanNotFoundError(f"{pattern}: no file matches; check the pattern")
+    # Folders below the part without wildcards are kept, so that names stay apart.
+    fixed = []
+    for part in Path(pattern).parent.parts:
+        if glob.has_magic(part):
+            break
+        fixed.append(part)
+    root = Path(*fixed)
+    return [ScanInput((str(path),), PurePath(path.relative_to(root))) for path in paths]
+
+
+def _in_table(table: Path) -> list[ScanInput]:
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, delimiter="\t" if table.suffix == ".tsv" else ","))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ScanError(f"{table}: cannot be read ({error}); expected a table of scans") from error
+    if not rows or "input" not in rows[0]:
+        found = ", ".join(name or "" for name in rows[0]) if rows else "no rows"
+        raise ScanError(f"{table}: has {found}; expected a row per scan and a column 'input'")
+    scans = []
+    for row in rows:
+        files = tuple(
+            name if not is_local_path(name) else str(table.parent / name)
+            for name in (part.strip() for part in (row["input"] or "").split(";"))
+            if name
+        )
+        if not files:
+            continue
+        output = (row.get("output") or "").strip() or None
+        scans.append(ScanInput(files, PurePath(PurePath(files[0]).name), output))
+    return scans
+
+
+def _is_scan(path: Path) -> bool:
+    name = path.name.lower()
+    if name.startswith(".") or not name.endswith((*SCENE_SUFFIXES, *VOLUME_SUFFIXES)):
+        return False
+    return path.is_file()
+
+
+def _output_name(scan: ScanInput) -> PurePath:
+    if scan.output is not None:
+        place = PurePath(scan.output)
+        if place.is_absolute() or ".." in place.parts:
+            raise ScanError(f"{place}: lies outside the folder of outputs; expected a name in it")
+        return place
+    stem, _ = _split(scan.place.name)
+    suffix = ".nii.gz" if is_volume_path(scan.name) else ".tif"
+    return scan.place.with_name(f"{stem}{suffix}")
+
+
+def _split(name: str) -> tuple[str, str]:
+    for suffix in sorted((*SCENE_SUFFIXES, *VOLUME_SUFFIXES), key=len, reverse=True):
+        if name.lower().endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], name[-len(suffix) :]
+    return name, ""
+
+
+def _folded(name: PurePath) -> str:
+    return str(name).casefold()
+
+
+def _absolute(name: str) -> str:
+    return os.path.abspath(name) if is_local_path(name) else name

@@ -1,0 +1,160 @@
+"""One scan over many processes: each computes a part, one of them assembles the output."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from segfocal.engine.layers import Layers
+from segfocal.engine.parts import Part, compute_part, parse_part, part_lock
+from segfocal.engine.scratch import scratch_folder
+from segfocal.errors import OutputError
+from segfocal.io.pending import writing
+from segfocal.prediction import Prediction, predict
+from segfocal.prepared import ScanSource, prepared_job
+
+__all__ = ["PartResult", "assemble", "predict_part"]
+
+ORDER = "order.json"
+"""File in the scratch folder that says what the parts are made from."""
+
+_FOR_ASSEMBLY = ("polygons", "simplify", "min_area", "overwrite")
+
+
+@dataclass(frozen=True)
+class PartResult:
+    """What a process has done for a scan.
+
+    Attributes:
+        output: The label file that the part is of.
+        part: Which part of how many: ``"3-of-8"``.
+        units: Stretches of finished rows that it consists of.
+        seconds: Wall time.
+    """
+
+    output: Path
+    part: str
+    units: int
+    seconds: float
+
+
+def predict_part(
+    model: Any,
+    input: ScanSource,
+    output: str | Path,
+    part: str | Part,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    **options: Any,
+) -> PartResult:
+    """Compute one of several parts of a scan; :func:`assemble` makes the output of them.
+
+    The parts share the hidden folder ``.OUTPUT.scratch`` beside the output, on a file system
+    that all processes see, and need neither each other nor a coordinator. A part that was
+    stopped continues; one that is there already is left alone. The output has the bytes of an
+    undivided run, for the fingerprint is the same; it holds the processor's instructions, so
+    all parts need processors of one kind.
+
+    Args:
+        model: See :func:`~segfocal.predict`.
+        input: See :func:`~segfocal.predict`.
+        output: Where the label map is to go.
+        part: ``"3/8"`` for the third of eight.
+        progress: Called with tiles done and tiles in all.
+        options: Further arguments of :func:`~segfocal.predict`, the same for all parts.
+
+    Raises:
+        GeometryError: ``part`` is no part.
+        ModelError, ScanError, OutputError, MemoryError: See the messages.
+    """
+    started = time.monotonic()
+    destination, one = Path(output), parse_part(part)
+    computed = {name: options[name] for name in options if name not in _FOR_ASSEMBLY}
+    layers = Layers(computed.pop("probabilities", None), computed.pop("uncertainty", False))
+    layout = computed.pop("layout", "cog")
+    prepared = prepared_job(model, input, destinations=[destination], **computed)
+    with part_lock(destination, one), prepared as (job, card):
+        units = compute_part(
+            destination, job, card, one, layers=layers, layout=layout, progress=progress
+        )
+    _note_order(destination, model, input, options)
+    return PartResult(destination, one.name, units, time.monotonic() - started)
+
+
+def assemble(
+    output: str | Path,
+    *,
+    model: Any = None,
+    progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] | None = None,
+) -> Prediction:
+    """Make the output of a scan whose parts have all been computed.
+
+    Args:
+        output: The label map that the parts are of.
+        model: The model, where the parts were given an object and not a path.
+        progress, notice: See :func:`~segfocal.predict`.
+
+    Raises:
+        OutputError: Parts are missing, which are named, or there are none.
+    """
+    destination = Path(output)
+    place = scratch_folder(destination) / ORDER
+    try:
+        order = json.loads(place.read_text(encoding="utf-8"))
+        source, options, known = order["input"], order["options"], order["model"]
+    except FileNotFoundError:
+        raise OutputError(
+            f"{destination}: there are no parts of it; expected what `segfocal predict --shard` "
+            f"leaves in {place.parent}"
+        ) from None
+    except (OSError, ValueError, KeyError) as error:
+        raise OutputError(f"{place}: cannot be read ({error}); compute a part again") from error
+    if model is None and known is None:
+        raise OutputError(
+            f"{destination}: its parts were given a model in memory; pass it here too"
+        )
+    return predict(
+        known if model is None else model,
+        source,
+        destination,
+        assemble_only=True,
+        progress=progress,
+        notice=notice,
+        **options,
+    )
+
+
+def _note_order(
+    destination: Path, model: Any, source: ScanSource, options: Mapping[str, Any]
+) -> None:
+    """Note what the parts are made from; all of them would write the same."""
+    folder = scratch_folder(destination)
+    if not folder.is_dir():  # the output is finished
+        return
+    text = json.dumps(
+        {"model": _paths(model), "input": _paths(source), "options": options}, default=str, indent=1
+    )
+    place = folder / ORDER
+    begun = place.with_name(f"{ORDER}.{os.getpid()}.new")
+    with writing(destination):
+        begun.write_text(text + "\n", encoding="utf-8")
+        os.replace(begun, place)
+
+
+def _paths(value: Any) -> Any:
+    """Return paths as absolute text, for a process that is started elsewhere; None of others."""
+    if isinstance(value, str | os.PathLike):
+        name = os.fspath(value)
+        return os.path.abspath(name) if os.path.exists(name) else name
+    if isinstance(value, list | tuple):
+        found = [_paths(one) for one in value]
+        return None if None in found else found
+    if isinstance(value, dict):
+        return {key: _paths(one) for key, one in value.items()}
+    return None
