@@ -2,89 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from segfocal.card import IGNORE_INDEX, index_of_values
-from segfocal.confusion import (
-    accuracy,
-    class_dice,
-    class_iou,
-    confusion_matrix,
-    mean_over_classes,
-)
-from segfocal.data.sampling import BLOCK, RegionReader, blocks, open_regions
+from segfocal.data.open_scans import open_image
+from segfocal.data.reading import RegionReader, open_regions
 from segfocal.data.spec import DatasetSpec
-from segfocal.engine.predictors import as_predictor, load_model
+from segfocal.engine.engines import Engine, in_engine
+from segfocal.engine.memory import parse_bytes
+from segfocal.engine.openvino_predictor import Precision
+from segfocal.engine.predictors import as_predictor
 from segfocal.errors import ModelError, OutputError
-from segfocal.io import PendingOutput, open_scan, read_labels
+from segfocal.io import PendingOutput
+from segfocal.io.measure import distance_unit
 from segfocal.io.pending import writing
-from segfocal.prediction import Prediction, predict
+from segfocal.prediction import predict, stream
+from segfocal.reliability import Reliability
+from segfocal.report import evaluation_page
+from segfocal.scores import Evaluation, scores_table
+from segfocal.scoring import (
+    DEFAULT_POINT_BYTES,
+    calibration_of,
+    count_probabilities,
+    score_case,
+)
 
-__all__ = ["Evaluation", "evaluate", "score_labels"]
+__all__ = ["Evaluation", "evaluate"]
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of a model on a split.
-
-    Attributes:
-        split: Name of the split.
-        classes: Class names in the order of class indices.
-        matrix: Confusion matrix ``(K, K)``, rows the reference, over all scored pixels.
-        labels: Label map written for each case.
-    """
-
-    split: str
-    classes: tuple[str, ...]
-    matrix: NDArray[np.int64]
-    labels: dict[str, Path]
-
-    @property
-    def accuracy(self) -> float:
-        """Share of scored pixels that are right."""
-        return accuracy(self.matrix)
-
-    @property
-    def mean_iou(self) -> float:
-        """Mean intersection over union of the classes that occur."""
-        return mean_over_classes(class_iou(self.matrix))
-
-    @property
-    def mean_dice(self) -> float:
-        """Mean Dice coefficient of the classes that occur."""
-        return mean_over_classes(class_dice(self.matrix))
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the scores as a JSON value; a class that does not occur has null."""
-        iou, dice = class_iou(self.matrix), class_dice(self.matrix)
-        return {
-            "split": self.split,
-            "pixels": int(self.matrix.sum()),
-            "accuracy": _number(self.accuracy),
-            "mean_iou": _number(self.mean_iou),
-            "mean_dice": _number(self.mean_dice),
-            "classes": [
-                {
-                    "name": name,
-                    "pixels": int(self.matrix[i].sum()),
-                    "iou": _number(iou[i]),
-                    "dice": _number(dice[i]),
-                }
-                for i, name in enumerate(self.classes)
-            ],
-            "confusion": self.matrix.tolist(),
-            "labels": {case: str(path) for case, path in self.labels.items()},
-        }
 
 
 def evaluate(
@@ -93,73 +42,173 @@ def evaluate(
     split: str = "test",
     *,
     out: str | Path,
+    distances: bool = True,
+    tolerance: float | None = None,
+    calibration: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
+    notice: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Evaluation:
     """Segment every scan of a split and compare with its labels.
 
     Each scan is segmented as a whole by :func:`segfocal.predict`; scores are over the
-    split's regions. Pixels that are unlabelled, ignored, or without data are not scored.
-    ``out`` gets one label map per case and ``scores.json``.
+    split's regions. Pixels that are unlabelled, ignored, or without data are not scored, nor,
+    where a case's annotated classes are listed, pixels that are taken for one of the others.
+    ``out`` gets one label map per case, ``scores.json``, ``scores.csv`` (a row per case and class)
+    and ``scores.html``, the report.
 
     Args:
         model: A :class:`~segfocal.FocalUNet` or the path of one.
         spec: The dataset.
         split: Name of the split.
         out: Folder, created when missing.
+        distances: Measure distances between boundaries (HD95, NSD, average), see
+            :mod:`segfocal.surface`. They take memory with the boundaries' length: where that is
+            more than ``max_memory``, or 2 GiB when it is left out, they are left out with a note.
+        tolerance: Distance within which boundaries count as equal (NSD), in millimetres or units
+            of the CRS; left out, the longest side of a pixel of the split.
+        calibration: Measure whether probabilities can be taken at their word: this runs the
+            network over the scans once more.
         overwrite: Replace earlier results in ``out``.
         progress: Called with tiles done and tiles in all, for each scan.
-        **options: ``tile``, ``overlap``, ``halo``, ``blend``, ``batch_size``,
-            ``global_context``, ``exact_context`` of :func:`segfocal.predict`.
+        engine, precision, notice: See :func:`segfocal.predict`.
+        **options: ``tile``, ``overlap``, ``halo``, ``blend``, ``batch_size``, ``max_memory``,
+            ``global_context``, ``exact_context``, ``resample``, ``interpolation`` of
+            :func:`segfocal.predict`. A spec with a resolution, at which patches were trained
+            on, has scenes resampled too unless ``resample`` says otherwise.
 
     Raises:
         ModelError: The model has other classes than the spec.
         SpecError, ScanError, ChannelError, OutputError: See the messages.
+        ValueError: ``tolerance`` is negative.
     """
-    if isinstance(model, str | Path):
-        model = load_model(model)  # once for all scans
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance {tolerance}; expected 0 or more")
+    folder = Path(out)
+    suffix = ".tif" if spec.ndim == 2 else ".nii.gz"
+    model = in_engine(  # once for all scans
+        model,
+        engine,
+        precision=precision,
+        global_context=options.get("global_context"),
+        destinations=[folder / f"{case.id}{suffix}" for case in spec.cases],
+        tell=notice,
+    )
     predictor = as_predictor(model)
+    _check_classes(predictor.card, spec)
+    orientation = None if predictor.card is None else predictor.card.orientation
+    if spec.resolution is not None:
+        options.setdefault("resample", "always")
+    with ExitStack() as stack:
+        cases = _by_case(open_regions(spec, split, stack))  # before hours of inference
+        labels = {case: folder / f"{case}{suffix}" for case in cases}
+        _refuse_to_replace_dataset(spec, labels.values())
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        with PendingOutput(folder / "scores.json", overwrite=overwrite) as pending:
+            notes: list[str] = []
+            reliability = Reliability() if calibration else None
+            for case, output in labels.items():
+                with open_image(spec, spec.case(case), orientation=orientation) as scan:
+                    predict(
+                        model,
+                        scan,
+                        output,
+                        overwrite=overwrite,
+                        progress=progress,
+                        engine=engine,
+                        precision=precision,
+                        notice=notice,
+                        **options,
+                    )
+                    if reliability is None:
+                        continue
+                    # Stretches lie on the grid of the scan as the model reads it.
+                    if spec.ndim == 3 and (orientation or "RAS") != (spec.orientation or "RAS"):
+                        notes.append(
+                            f"calibration of {case}: left out, as the model reads volumes as "
+                            f"{orientation} and the spec as {spec.orientation or 'RAS'}"
+                        )
+                        continue
+                    shared = _options_of(stream, options)
+                    stretches = stream(model, scan, progress=progress, **shared)
+                    count_probabilities(reliability, cases[case], stretches)
+            first = next(iter(cases.values()))[0]
+            background = next((k for k, one in enumerate(spec.classes) if one.value == 0), None)
+            if distances and tolerance is None:
+                tolerance = _longest_side(cases.values())
+            limit = options.get("max_memory")
+            scores = [
+                score_case(
+                    readers,
+                    labels[case],
+                    tolerance=tolerance if distances else None,
+                    background=background,
+                    point_bytes=DEFAULT_POINT_BYTES if limit is None else parse_bytes(limit),
+                )
+                for case, readers in cases.items()
+            ]
+            if distances:
+                notes += [
+                    f"distances of {score.case}: left out, as {score.not_measured}"
+                    for score in scores
+                    if score.not_measured
+                ]
+            evaluation = Evaluation(
+                split=split,
+                classes=tuple(label.name for label in spec.classes),
+                cases=tuple(scores),
+                labels=labels,
+                background=background,
+                tolerance=tolerance if distances else None,
+                distance_unit=distance_unit(first.scans.image(first.case)),
+                calibration=None if reliability is None else calibration_of(reliability),
+                notes=tuple(notes),
+            )
+            with writing(pending.destination):
+                text = json.dumps(evaluation.as_json(), indent=2, allow_nan=False)
+                pending.main.write_text(text + "\n", encoding="utf-8")
+                table = pending.path("scores.csv")
+                table.write_text(scores_table(evaluation), encoding="utf-8", newline="")
+                page = evaluation_page(evaluation, spec, cases, labels)
+                pending.path("scores.html").write_text(page, encoding="utf-8")
+            pending.commit()
+    return evaluation
+
+
+def _check_classes(card: Any, spec: DatasetSpec) -> None:
     values = [label.value for label in spec.classes]
-    known = [] if predictor.card is None else predictor.card.class_values.tolist()
+    known = [] if card is None else card.class_values.tolist()
     if known != values:
         raise ModelError(
             f"the model's class values are {known}; spec {spec.name!r} has {values}: evaluate "
             "with the spec the model was trained on"
         )
-    folder = Path(out)
-    with ExitStack() as stack:
-        readers = open_regions(spec, split, stack)  # before hours of inference
-        suffix = ".tif" if spec.ndim == 2 else ".nii.gz"
-        outputs = {
-            reader.region.case: folder / f"{reader.region.case}{suffix}" for reader in readers
-        }
-        _refuse_to_replace_dataset(spec, outputs.values())
-        with writing(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        labels: dict[str, Path] = {}
-        with PendingOutput(folder / "scores.json", overwrite=overwrite) as pending:
-            for case_id, output in outputs.items():
-                result: Prediction = predict(
-                    model,
-                    spec.path(spec.case(case_id).image),
-                    output,
-                    overwrite=overwrite,
-                    progress=progress,
-                    **options,
-                )
-                labels[case_id] = result.output
-            matrix = score_labels(spec, readers, labels)
-            names = tuple(label.name for label in spec.classes)
-            evaluation = Evaluation(split, names, matrix, labels)
-            with writing(pending.destination):
-                pending.main.write_text(json.dumps(evaluation.as_json(), indent=2) + "\n")
-            pending.commit()
-    return evaluation
+
+
+def _by_case(readers: Iterable[RegionReader]) -> dict[str, list[RegionReader]]:
+    cases: dict[str, list[RegionReader]] = {}
+    for reader in readers:
+        cases.setdefault(reader.region.case, []).append(reader)
+    return cases
+
+
+def _options_of(function: Callable[..., Any], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the options that a function takes: predict has more of them than stream."""
+    known = inspect.signature(function).parameters
+    return {name: value for name, value in options.items() if name in known}
+
+
+def _longest_side(cases: Iterable[Sequence[RegionReader]]) -> float:
+    """Return the longest side of a pixel in CRS units or millimetres; 1 where there are none."""
+    return max(max(reader.resolution or (1.0,)) for readers in cases for reader in readers)
 
 
 def _refuse_to_replace_dataset(spec: DatasetSpec, outputs: Iterable[Path]) -> None:
-    sources = [spec.path(path) for case in spec.cases for path in (case.image, case.labels)]
+    sources = [path for case in spec.cases for path in spec.files(case)]
     for output in outputs:
         if output.exists() and any(
             Path(source).exists() and output.samefile(source) for source in sources
@@ -168,31 +217,3 @@ def _refuse_to_replace_dataset(spec: DatasetSpec, outputs: Iterable[Path]) -> No
                 f"{output}: is part of the dataset itself; expected another folder for the "
                 "predicted labels"
             )
-
-
-def score_labels(
-    spec: DatasetSpec, readers: list[RegionReader], labels: dict[str, Path]
-) -> NDArray[np.int64]:
-    """Return the confusion matrix of label files against the labels of opened regions.
-
-    Args:
-        spec: The dataset.
-        readers: Regions to score.
-        labels: Label file per case id.
-    """
-    values = [label.value for label in spec.classes]
-    matrix = np.zeros((spec.num_classes, spec.num_classes), np.int64)
-    for reader in readers:
-        path = labels[reader.region.case]
-        with open_scan(path, orientation=spec.orientation or "RAS") as scan:
-            for block in blocks(reader.window, BLOCK[spec.ndim]):
-                reference = reader.read(block)[2]
-                predicted, labelled = read_labels(scan, block)
-                found = index_of_values(predicted, values)
-                found[~labelled] = IGNORE_INDEX
-                matrix += confusion_matrix(reference, found, spec.num_classes)
-    return matrix
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else round(float(value), 6)

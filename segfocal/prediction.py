@@ -6,28 +6,39 @@ final, :func:`predict_array` is the same engine for things that fit in memory.
 
 from __future__ import annotations
 
+import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.blending import Blend
-from segfocal.card import Card
-from segfocal.engine.contexts import in_context, prepare_calibrated
+from segfocal.engine.averaging import TTA
+from segfocal.engine.contexts import prepare_calibrated
+from segfocal.engine.engines import Engine, in_engine
 from segfocal.engine.job import DEFAULT_BATCH, Sides
 from segfocal.engine.layers import Layers, ProbabilityType
+from segfocal.engine.openvino_predictor import Precision
 from segfocal.engine.output import produce
-from segfocal.engine.predictors import Predictor, as_predictor
+from segfocal.engine.piece_options import Classes
+from segfocal.engine.polygons import polygons_of
 from segfocal.engine.provenance import provenance_path, read_provenance
+from segfocal.engine.resolution import DEFAULT_INTERPOLATION, Resample
+from segfocal.engine.slices import SliceAxis
 from segfocal.engine.sweep import FinishedRows, Progress
-from segfocal.errors import ModelError, OutputError, OutputExistsError
-from segfocal.io import MemoryScan, PendingOutput, Scan, open_scan
+from segfocal.errors import OutputError, OutputExistsError
+from segfocal.io import MemoryScan, PendingOutput, Scan, ScanPath
 from segfocal.io.labels import Layout
+from segfocal.io.resampling import Interpolation
+from segfocal.prepared import model_name, prepared_job
 from segfocal.types import Window
+
+if TYPE_CHECKING:
+    from segfocal.io.area import Area
 
 __all__ = ["Prediction", "predict", "predict_array", "stream"]
 
@@ -43,9 +54,12 @@ class Prediction:
         seconds: Wall time.
         class_pixels: Pixels per class index.
         invalid_pixels: Pixels without a label because the scan has no data there.
+        classes: Per class ``value``, ``name``, ``pixels`` and, where the size of a pixel is
+            known, ``hectares`` or ``millilitres``.
         sha256: Checksum of the label file, hexadecimal.
         fingerprint: Hash of everything that the label file follows from.
         unchanged: True when the output was finished already and nothing was done.
+        polygons: How many polygons were written to the vector file; None without one.
     """
 
     output: Path
@@ -54,9 +68,11 @@ class Prediction:
     seconds: float
     class_pixels: tuple[int, ...]
     invalid_pixels: int
+    classes: tuple[dict[str, Any], ...]
     sha256: str
     fingerprint: str
     unchanged: bool
+    polygons: int | None = None
 
 
 def stream(
@@ -71,6 +87,12 @@ def stream(
     max_memory: int | str | None = None,
     global_context: str | None = None,
     exact_context: bool = False,
+    resample: Resample = "auto",
+    interpolation: Interpolation = DEFAULT_INTERPOLATION,
+    tta: TTA | None = None,
+    slice_axis: SliceAxis | int | None = None,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     """Yield class probabilities of a scan in stretches of finished rows.
@@ -81,7 +103,8 @@ def stream(
     Args:
         model: A :class:`~segfocal.FocalUNet`, the path of one, a predictor, or any function
             from a batch of tiles ``(batch, *tile, channels)`` to probabilities
-            ``(batch, *tile, classes)``.
+            ``(batch, *tile, classes)``. A list of models with the same channels and classes
+            is an ensemble: the mean of their probabilities.
         scan: An open scan.
         tile: Side lengths of a tile in pixels, halo included. Left out: what the model was
             trained on, else 512 for scenes and 96 for volumes.
@@ -101,6 +124,29 @@ def stream(
             pass before the first tile, see :func:`~segfocal.calibrate`) or ``"none"``. Left
             out: as the model was made.
         exact_context: Measure frozen means block by block, a pass for each.
+        resample: Whether the scan is resampled, window by window, to the resolution that the
+            model was trained at, and what is found back to the scan's pixels: ``"auto"``:
+            volumes whose spacing differs by more than 1 %; ``"always"``: scenes too;
+            ``"never"``. Tiles are then tiles of the resampled scan.
+        interpolation: How: 1 for linear, 3 for a cubic spline. Probabilities come back linearly;
+            between the planes of a volume that lie more than three times as far apart as pixels
+            within them, the nearest counts, both ways.
+        tta: Test-time augmentation: the mean over flipped tiles (``"flips"``: 4 times the work
+            for scenes, 8 times for volumes), and over tiles rotated by 90 degrees in the plane
+            of the first two axes as well (``"rotations"``: twice that).
+        slice_axis: A model of two axes is run over a volume slice by slice: over
+            ``"sagittal"``, ``"coronal"`` or ``"axial"`` slices, or along an axis of an array (0,
+            1, 2). The other two axes, in the orientation that the model's card names (else
+            RAS), are its rows and columns. Left out: the axis with the largest spacing, or
+            where all are equal the one in which the file is laid out slowest. Slices across
+            that one are slow to read from a compressed file.
+        engine: What runs the model: ``"keras"``, ``"openvino"`` or ``"onnxruntime"``; a
+            ``.keras`` file or model is converted for the latter two, once, and the result kept
+            in a cache. ``"auto"``: OpenVINO for the path of a ``.keras`` file, where it is
+            installed, there is no GPU, and the model can be converted; Keras otherwise, and for
+            a model in memory.
+        precision: ``"bfloat16"``: let OpenVINO compute in it, on processors that have it; some
+            1e-2 off.
         progress: Called with tiles done and tiles in all; raise in it to cancel. A pass that
             measures frozen means is counted on its own, before.
 
@@ -114,15 +160,19 @@ def stream(
     """
     # Not a generator itself: arguments are checked before the first stretch is asked for.
     job = prepare_calibrated(
-        in_context(model, global_context),
+        in_engine(model, engine, precision=precision, global_context=global_context),
         scan,
         exact_context=exact_context,
+        tta=tta,
+        slice_axis=slice_axis,
         tile=tile,
         overlap=overlap,
         halo=halo,
         blend=blend,
         batch_size=batch_size,
         max_memory=max_memory,
+        resample=resample,
+        interpolation=interpolation,
     )
     return _with_nan(job.sweep(progress))
 
@@ -135,7 +185,7 @@ def _with_nan(stretches: Iterator[FinishedRows]) -> Iterator[tuple[Window, NDArr
 
 def predict(
     model: Any,
-    input: str | Path,
+    input: Scan | ScanPath | Sequence[ScanPath] | Mapping[str, ScanPath],
     output: str | Path,
     *,
     tile: Sides | None = None,
@@ -146,9 +196,25 @@ def predict(
     max_memory: int | str | None = None,
     global_context: str | None = None,
     exact_context: bool = False,
+    resample: Resample = "auto",
+    interpolation: Interpolation = DEFAULT_INTERPOLATION,
+    tta: TTA | None = None,
+    slice_axis: SliceAxis | int | None = None,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
     probabilities: ProbabilityType | None = None,
     uncertainty: bool = False,
+    min_size: int | str | None = None,
+    area: Area | None = None,
+    area_crs: str | None = None,
+    polygons: str | Path | None = None,
+    simplify: float | None = None,
+    min_area: float | str | None = None,
+    largest_component: Classes | None = None,
+    fill_holes: Classes | None = None,
+    min_volume: float | None = None,
     layout: Layout = "cog",
+    assemble_only: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     notice: Callable[[str], None] | None = None,
@@ -159,7 +225,8 @@ def predict(
     holds the card's class values; pixels where the scan has no data are nodata (255, or
     65535 with class values of 255 and above; volumes: 0). Beside it comes a JSON file,
     ``OUTPUT.json``, which says what it was made from, its SHA-256, and how many pixels, and
-    hectares or millilitres, show each class.
+    hectares or millilitres, show each class. Beside ``labels.nii.gz`` come names and colours of
+    its classes for ITK-SNAP (``labels.itksnap.txt``) and 3D Slicer (``labels.ctbl``).
 
     What is finished is kept in a hidden folder beside the output, ``.OUTPUT.scratch``, until
     the output is complete. A run that was stopped or killed is continued by calling the same
@@ -167,22 +234,59 @@ def predict(
     An output that is finished already is left as it is.
 
     Args:
-        model: A :class:`~segfocal.FocalUNet` or the path of one.
-        input: A scene or volume: anything rasterio or nibabel opens.
+        model: A :class:`~segfocal.FocalUNet` or the path of one, or a list of them, whose
+            probabilities are averaged.
+        input: A scene or volume: anything rasterio or nibabel opens; or several files that
+            make up one, see :func:`~segfocal.open_scan`. The output lies on the grid of the
+            first. Or an open scan of files, which stays open.
         output: ``.tif`` for scenes, ``.nii`` or ``.nii.gz`` for volumes.
         tile, overlap, halo, blend, batch_size, max_memory, global_context, exact_context,
-        progress: See :func:`stream`.
-        probabilities: Write the probabilities of a scene's classes too, to
-            ``labels.probabilities.tif`` beside ``labels.tif``, a band per class: ``"float32"``
-            with NaN where there is no data, or ``"uint8"``: 0 to 250 for 0 to 1, 255 for no
-            data.
-        uncertainty: Write the entropy of a scene's probabilities too, to
-            ``labels.uncertainty.tif``: 0 where one class is certain, 1 where all are equal.
+        resample, interpolation, tta, slice_axis, engine, precision, progress: See
+            :func:`stream`. A run that was begun in Keras is continued in Keras by
+            ``engine="auto"``.
+        probabilities: Write the probabilities of the classes too, to
+            ``labels.probabilities.tif`` beside ``labels.tif``, a band per class, or to
+            ``labels.probabilities.nii.gz`` beside ``labels.nii.gz``, a fourth axis:
+            ``"float32"`` with NaN where there is no data, or ``"uint8"``: 0 to 250 for 0 to 1,
+            255 for no data (volumes: 0 in every class).
+        uncertainty: Write the entropy of the probabilities too, to ``labels.uncertainty.tif``
+            or ``.nii.gz``: 0 where one class is certain, 1 where all are equal.
+        min_size: Merge connected pieces of a scene's label map that are smaller than this into
+            their largest neighbour, as GDAL's sieve does with 4-connectivity (rows taken from
+            north to south): pixels, or an area such as ``"0.5ha"`` or ``"500m2"``. Pixels
+            without data stay. Probabilities and uncertainty are not changed.
+        area: Segment a part of a scene only: bounds ``(xmin, ymin, xmax, ymax)`` or a file with
+            polygons (GeoPackage, GeoJSON, Shapefile, ...; needs ``pip install
+            'segfocal[vector]'``). The output is the part of the scene's grid that the area
+            spans; pixels with their centre outside are nodata. Labels are those of a run over
+            the whole scene.
+        area_crs: CRS of the area's coordinates, such as ``"EPSG:4326"``; x or longitude comes
+            first always. Left out: the scene's for bounds, and the one that a file names.
+        polygons: Write the polygons of a scene's labels too, to a ``.gpkg``, ``.geojson`` or
+            ``.fgb`` file; only a suffix stands for the label map's name with it. Needs ``pip
+            install 'segfocal[vector]'``. What lies connected and shows one class is one feature
+            with ``value``, ``name`` and ``area_ha`` (``area``, in squared units, where the CRS
+            tells no metres; areas are those of the pixels). GeoJSON is in longitude and latitude
+            (RFC 7946), the others are in the scene's CRS. Where the label map is finished
+            already, they are made from it.
+        simplify: Tolerance in units of the CRS with which polygons are simplified; neighbours
+            leave no gaps. All polygons are held in memory for it.
+        min_area: Leave polygons out that are smaller: pixels, or an area such as ``"0.5ha"``.
+        largest_component: Names of classes, or ``"all"`` but the one of value 0, of which only
+            the largest connected piece (by faces, edges or corners) stays; the others become 0.
+        fill_holes: Names of classes, or ``"all"``: background that one of them alone encloses
+            becomes that class.
+        min_volume: Connected pieces of all classes below so many mm³ become 0. These steps, in
+            the order largest, volume, holes, need the whole label map in memory, about 8 bytes
+            per pixel: what does not fit into ``max_memory`` is refused.
         layout: ``"cog"``: a cloud-optimised GeoTIFF with overviews; ``"gtiff"``: a tiled one
             without. Volumes have one layout only.
+        assemble_only: Compute nothing: other processes have, by
+            :func:`~segfocal.predict_part`; what is missing is an error.
         overwrite: Replace an existing output.
         notice: Called with a line of text when a run is continued, starts afresh in spite of
-            earlier results, or finds its output finished.
+            earlier results, or finds its output finished, and when a model is converted or
+            cannot be.
 
     Raises:
         ModelError, ScanError, ChannelError, GeometryError, OutputError: See the messages;
@@ -191,38 +295,52 @@ def predict(
     started = time.monotonic()
     output, tell = Path(output), notice or (lambda text: None)
     layers = Layers(probabilities, uncertainty)
-    name = Path(model).name if isinstance(model, str | Path) else None
+    vector = polygons_of(polygons, output, simplify, min_area)
     pending = PendingOutput(output, overwrite=overwrite)
     _refuse_to_replace_input(input, output)
     earlier = read_provenance(output)
     _refuse_to_replace_stranger(output, earlier, overwrite)
     pending.overwrite = overwrite or earlier is not None  # it may be finished: seen below
-    with pending:
-        model = in_context(model, global_context)
-        card = _card_of(as_predictor(model))
-        with open_scan(input, orientation=card.orientation or "RAS") as scan:
-            job = prepare_calibrated(
-                model,
-                scan,
-                exact_context=exact_context,
-                tile=tile,
-                overlap=overlap,
-                halo=halo,
-                blend=blend,
-                batch_size=batch_size,
-                max_memory=max_memory,
-            )
-            provenance, unchanged = produce(
-                pending,
-                job,
-                card,
-                layers=layers,
-                layout=layout,
-                model_name=name,
-                overwrite=overwrite,
-                progress=progress,
-                tell=tell,
-            )
+    prepared = prepared_job(
+        model,
+        input,
+        tile=tile,
+        overlap=overlap,
+        halo=halo,
+        blend=blend,
+        batch_size=batch_size,
+        max_memory=max_memory,
+        global_context=global_context,
+        engine=engine,
+        precision=precision,
+        destinations=[output],
+        tell=tell,
+        exact_context=exact_context,
+        resample=resample,
+        interpolation=interpolation,
+        tta=tta,
+        slice_axis=slice_axis,
+        min_size=min_size,
+        area=area,
+        area_crs=area_crs,
+        largest_component=largest_component,
+        fill_holes=fill_holes,
+        min_volume=min_volume,
+    )
+    with pending, prepared as (job, card):
+        provenance, unchanged = produce(
+            pending,
+            job,
+            card,
+            layers=layers,
+            polygons=vector,
+            layout=layout,
+            model_name=model_name(model),
+            overwrite=overwrite,
+            assemble_only=assemble_only,
+            progress=progress,
+            tell=tell,
+        )
     result = provenance["result"]
     return Prediction(
         output=output,
@@ -231,9 +349,11 @@ def predict(
         seconds=time.monotonic() - started,
         class_pixels=tuple(label["pixels"] for label in result["classes"]),
         invalid_pixels=result["invalid_pixels"],
+        classes=tuple(result["classes"]),
         sha256=provenance["sha256"],
         fingerprint=provenance["fingerprint"],
         unchanged=unchanged,
+        polygons=result["polygons"]["features"] if vector is not None else None,
     )
 
 
@@ -249,6 +369,10 @@ def predict_array(
     batch_size: int = DEFAULT_BATCH,
     global_context: str | None = None,
     exact_context: bool = False,
+    tta: TTA | None = None,
+    slice_axis: SliceAxis | int | None = None,
+    engine: Engine = "auto",
+    precision: Precision = "float32",
     progress: Progress | None = None,
 ) -> NDArray[np.int32]:
     """Segment an array in memory.
@@ -258,20 +382,22 @@ def predict_array(
         array: ``(rows, cols, channels)`` or ``(planes, rows, cols, channels)``. NaN is
             invalid.
         valid: Which pixels can be used, ``array.shape[:-1]``; all when left out.
-        tile, overlap, halo, blend, batch_size, global_context, exact_context, progress: See
-            :func:`stream`.
+        tile, overlap, halo, blend, batch_size, global_context, exact_context, tta,
+        slice_axis, engine, precision, progress: See :func:`stream`.
 
     Returns:
         Class values (class indices for a plain function), ``array.shape[:-1]``; -1 where
         the array is not valid.
     """
-    model = in_context(model, global_context)
+    model = in_engine(model, engine, precision=precision, global_context=global_context)
     with MemoryScan(array, valid=valid) as scan:
         labels = np.empty(scan.shape, np.int32)
         job = prepare_calibrated(
             model,
             scan,
             exact_context=exact_context,
+            tta=tta,
+            slice_axis=slice_axis,
             tile=tile,
             overlap=overlap,
             halo=halo,
@@ -289,18 +415,16 @@ def predict_array(
     return labels
 
 
-def _refuse_to_replace_input(source: str | Path, output: Path) -> None:
-    if output.exists() and Path(source).exists() and output.samefile(source):
-        raise OutputError(f"{output}: is the scan itself; expected another path for its labels")
-
-
-def _card_of(predictor: Predictor) -> Card:
-    if predictor.card is None:
-        raise ModelError(
-            "a plain function has no class values to write; expected a segfocal model, or use "
-            "segfocal.stream and write its probabilities yourself"
-        )
-    return predictor.card
+def _refuse_to_replace_input(
+    source: Scan | ScanPath | Sequence[ScanPath] | Mapping[str, ScanPath], output: Path
+) -> None:
+    if isinstance(source, Scan):
+        source = [source.name, *getattr(source, "files", ())]
+    if isinstance(source, str | os.PathLike):
+        source = [source]
+    for path in source.values() if isinstance(source, Mapping) else source:
+        if output.exists() and Path(path).exists() and output.samefile(path):
+            raise OutputError(f"{output}: is the scan itself; expected another path for its labels")
 
 
 def _refuse_to_replace_stranger(

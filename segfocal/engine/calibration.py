@@ -13,7 +13,7 @@ the receptive field the result does not depend on the tile.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,6 +41,7 @@ def measure_context(
     channels: Sequence[int] | None = None,
     valid_when: str = "all",
     fill: NDArray[np.float32] | None = None,
+    normalize: Callable[[NDArray[np.generic]], NDArray[np.float32]] | None = None,
     batch_size: int = 4,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
@@ -51,7 +52,7 @@ def measure_context(
         scan: The scan.
         grid: Tiles without overlap, so that every pixel is kept by one tile.
         exact: Block by block instead of all in one pass.
-        channels, valid_when, fill: As for :func:`~segfocal.engine.sweep.sweep`.
+        channels, valid_when, fill, normalize: As for :func:`~segfocal.engine.sweep.sweep`.
         batch_size: Tiles per call.
         progress: Called with tiles done and tiles in all; raise in it to cancel.
 
@@ -75,7 +76,7 @@ def measure_context(
         probe = context_probe(model, known)
         sums, counts = np.zeros(()), np.zeros(())
         done = number * len(grid)
-        for batch in _batches(scan, grid, batch_size, channels, valid_when, fill):
+        for batch in _batches(scan, grid, batch_size, channels, valid_when, fill, normalize):
             if batch.used:
                 inputs = {
                     "image": batch.values,
@@ -136,6 +137,7 @@ def _batches(
     channels: Sequence[int] | None,
     valid_when: str,
     fill: NDArray[np.float32] | None,
+    normalize: Callable[[NDArray[np.generic]], NDArray[np.float32]] | None,
 ) -> Iterator[_Batch]:
     num_channels = len(scan.channels) if channels is None else len(channels)
     shape = (batch_size, *grid.tile)
@@ -146,7 +148,7 @@ def _batches(
 
     batch = empty()
     for index in grid.tiles(scan.slow_axis):
-        values, valid = read_tile(scan, grid, index, channels, valid_when, fill)
+        values, valid = read_tile(scan, grid, index, channels, valid_when, fill, normalize)
         kept = _kept(grid, index) & valid
         batch.tiles += 1
         if kept.any():

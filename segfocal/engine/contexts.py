@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.blending import Blend
+from segfocal.engine.averaging import TTA, AugmentedPredictor
 from segfocal.engine.calibration import measure_context
 from segfocal.engine.forward import BatchTooLargeError
 from segfocal.engine.job import (
@@ -22,9 +23,14 @@ from segfocal.engine.job import (
     prepare,
 )
 from segfocal.engine.predictors import Predictor, as_predictor, load_model
+from segfocal.engine.region import Mask
+from segfocal.engine.resolution import DEFAULT_INTERPOLATION, Resample, at_model_resolution
+from segfocal.engine.slices import SliceAxis, SlicePredictor
 from segfocal.engine.sweep import Progress
 from segfocal.errors import ModelError
 from segfocal.io.base import Scan
+from segfocal.io.resampling import Interpolation, ResampledScan
+from segfocal.types import Window
 
 __all__ = ["calibrate", "in_context", "prepare_calibrated"]
 
@@ -41,6 +47,8 @@ def in_context(model: Any, global_context: str | None) -> Any:
     Raises:
         ModelError: The model cannot be changed so.
     """
+    if isinstance(model, list | tuple):
+        return [in_context(one, global_context) for one in model]
     if isinstance(model, str | Path):
         model = load_model(model)
     if global_context is None or getattr(model, "global_context", None) == global_context:
@@ -72,6 +80,12 @@ def prepare_calibrated(
     blend: Blend,
     batch_size: int,
     max_memory: int | str | None = None,
+    region: Window | None = None,
+    mask: Mask | None = None,
+    resample: Resample = "auto",
+    interpolation: Interpolation = DEFAULT_INTERPOLATION,
+    tta: TTA | None = None,
+    slice_axis: SliceAxis | int | None = None,
 ) -> Job:
     """Return the job of a model on a scan; it measures frozen means before its first tile.
 
@@ -79,7 +93,11 @@ def prepare_calibrated(
         model: Anything that :func:`~segfocal.stream` takes, loaded.
         scan: An open scan.
         exact_context: See ``exact`` of :func:`calibrate`.
-        tile, overlap, halo, blend, batch_size, max_memory: See :func:`~segfocal.stream`.
+        tile, overlap, halo, blend, batch_size, max_memory, tta, slice_axis: See
+            :func:`~segfocal.stream`.
+        region, mask: See :func:`~segfocal.engine.job.prepare`. Frozen means are those of the
+            whole scan.
+        resample, interpolation: See :func:`~segfocal.stream`.
 
     Raises:
         ModelError: ``exact_context`` is asked for where nothing is frozen, or with a limit of
@@ -98,6 +116,7 @@ def prepare_calibrated(
             "an exact context takes tiles with the network's whole receptive field, whatever "
             "max_memory says; leave one of the two out"
         )
+    resampled = at_model_resolution(predictor.card, scan, resample, interpolation)
     job = prepare(
         predictor,
         scan,
@@ -107,16 +126,29 @@ def prepare_calibrated(
         blend=blend,
         batch_size=batch_size,
         max_memory=max_memory,
+        slice_axis=slice_axis,
+        region=region,
+        mask=mask,
+        resampled=resampled,
     )
+
+    def augmented(predictor: Predictor) -> Predictor:
+        if tta is None:
+            return predictor
+        if not isinstance(predictor, SlicePredictor):
+            return AugmentedPredictor(predictor, tta, job.grid.tile)
+        plane = job.grid.tile[: predictor.slice_axis] + job.grid.tile[predictor.slice_axis + 1 :]
+        return predictor.mapped(lambda model: AugmentedPredictor(model, tta, plane))
+
     if not frozen or not hasattr(model, "predict_on_batch"):
-        return job
+        return replace(job, predictor=augmented(job.predictor))
 
     def settle(batch_size: int, shrink: bool, progress: Progress | None) -> Predictor:
         while True:
             try:
-                context = calibrate(
+                context = _calibrated(
                     model,
-                    scan,
+                    job.source,
                     exact=exact_context,
                     tile=tile,
                     halo=halo,
@@ -128,9 +160,11 @@ def prepare_calibrated(
                 if not shrink:
                     raise
             batch_size //= 2
-        return predictor.with_context(context)  # type: ignore[attr-defined]
+        return augmented(predictor.with_context(context))  # type: ignore[attr-defined]
 
-    return replace(job, exact_context=exact_context, settle=settle)
+    return replace(
+        job, predictor=augmented(job.predictor), exact_context=exact_context, settle=settle
+    )
 
 
 def calibrate(
@@ -141,6 +175,8 @@ def calibrate(
     tile: Sides | None = None,
     halo: Sides = 0,
     batch_size: int = DEFAULT_BATCH,
+    resample: Resample = "auto",
+    interpolation: Interpolation = DEFAULT_INTERPOLATION,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """Measure what a model with frozen context takes as its input ``context``.
@@ -159,6 +195,7 @@ def calibrate(
             Left out: what the model was trained on, else 512 for scenes and 96 for volumes.
         halo: Pixels at each side of a tile that do not count; with ``exact`` it is known.
         batch_size: Tiles per call of the network.
+        resample, interpolation: See :func:`~segfocal.stream`.
         progress: Called with tiles done and tiles in all, over all passes.
 
     Returns:
@@ -171,6 +208,29 @@ def calibrate(
         MemoryError: A batch does not fit into memory.
     """
     model = in_context(model, "frozen")
+    source = at_model_resolution(model.card, scan, resample, interpolation) or scan
+    return _calibrated(
+        model,
+        source,
+        exact=exact,
+        tile=tile,
+        halo=halo,
+        batch_size=batch_size,
+        progress=progress,
+    )
+
+
+def _calibrated(
+    model: Any,
+    scan: Scan,
+    *,
+    exact: bool,
+    tile: Sides | None,
+    halo: Sides,
+    batch_size: int,
+    progress: Progress | None,
+) -> NDArray[np.float32]:
+    """Measure a model with frozen context on a scan, in the scan's own pixels."""
     if exact and model.card.ndim == len(scan.shape):
         tile, halo = _exact_tiles(model, scan, tile)
         batch_size = 1
@@ -183,6 +243,8 @@ def calibrate(
         blend="constant",
         batch_size=batch_size,
     )
+    # By the numbers of the scan itself, as its tiles are.
+    original = scan.scan if isinstance(scan, ResampledScan) else scan
     return measure_context(
         model,
         scan,
@@ -191,6 +253,7 @@ def calibrate(
         channels=job.channels,
         valid_when=job.valid_when,
         fill=job.fill,
+        normalize=replace(job, scan=original).measured_normalization(),
         batch_size=batch_size,
         progress=progress,
     )

@@ -26,7 +26,7 @@ class Forward:
         tile: Sides of a tile.
         num_channels: Channels of a tile.
         batch_size: Tiles per call; a batch with fewer is padded, so that the predictor sees
-            one shape only.
+            one shape only, unless it runs tile by tile anyway (its attribute ``tile_by_tile``).
         shrink: What to do when a batch does not fit into memory: True to go on with half of
             it, False to raise :class:`BatchTooLargeError`.
     """
@@ -43,6 +43,7 @@ class Forward:
         self._predictor = predictor
         self._tile, self._num_channels = tuple(tile), num_channels
         self._shrink = shrink
+        self._pad = not getattr(predictor, "tile_by_tile", False)
         self.batch_size = batch_size
 
     def num_classes(self) -> int:
@@ -96,8 +97,9 @@ class Forward:
     def _call(
         self, values: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]]
     ) -> NDArray[np.float32]:
-        batch = np.zeros((self.batch_size, *self._tile, self._num_channels), np.float32)
-        usable = np.zeros((self.batch_size, *self._tile), np.bool_)
+        size = self.batch_size if self._pad else max(1, len(values))
+        batch = np.zeros((size, *self._tile, self._num_channels), np.float32)
+        usable = np.zeros((size, *self._tile), np.bool_)
         for place, (one, its) in enumerate(zip(values, valid, strict=True)):
             batch[place], usable[place] = one, its
         return self._predictor(batch, usable)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from segfocal.card import Card
 from segfocal.card_files import read_card
+from segfocal.engine.keras_archive import check_classes
 from segfocal.errors import ModelError
 from segfocal.quiet import load_keras
 
@@ -109,6 +110,7 @@ def load_keras_model(path: str | Path) -> Any:
 
     import segfocal.models as models
 
+    check_classes(path)
     try:
         model = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras raises many kinds, for damage as well as for versions

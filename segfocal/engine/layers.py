@@ -20,7 +20,7 @@ __all__ = ["Layers", "ProbabilityType"]
 ProbabilityType = Literal["float32", "uint8"]
 
 STEPS = 250
-"""Probability 1 in a file of bytes; 255 is nodata."""
+"""Probability 1 in a file of bytes; in a GeoTIFF, 255 is nodata."""
 
 _CHUNK_PIXELS = 2**16
 
@@ -52,7 +52,9 @@ class Layers:
 
     def path(self, output: Path, name: str) -> Path:
         """Return where a layer of an output goes: ``labels.probabilities.tif``."""
-        return output.with_name(f"{output.stem}.{name}{output.suffix}")
+        packed = output.suffix.lower() == ".gz"
+        suffix = "".join(output.suffixes[-2:]) if packed else output.suffix
+        return output.with_name(f"{output.name.removesuffix(suffix)}.{name}{suffix}")
 
     def kinds(self) -> dict[str, str]:
         """Return the kind of each file, for the fingerprint."""
@@ -64,18 +66,12 @@ class Layers:
         each = {None: 0, "uint8": 1, "float32": 4}[self.probabilities]
         return each * num_classes + 4 * self.uncertainty
 
-    def check(self, output: Path, shape: tuple[int, ...], *, overwrite: bool) -> None:
+    def check(self, output: Path, *, overwrite: bool) -> None:
         """Raise unless the files may be written.
 
         Raises:
             OutputExistsError: One is there and ``overwrite`` is False.
-            OutputError: The scan is a volume.
         """
-        if self.wanted and len(shape) != 2:
-            raise OutputError(
-                f"{output}: {' and '.join(self.wanted)} of volumes cannot be written; use "
-                "segfocal.stream"
-            )
         for name in self.wanted:
             path = self.path(output, name)
             if path.exists() and not overwrite:
@@ -101,7 +97,8 @@ class Layers:
             steps = np.empty(probabilities.shape, np.uint8)
             for part in _parts(valid.shape):
                 steps[part] = np.rint(np.clip(probabilities[part], 0, 1) * STEPS)
-            steps[~valid] = 255
+            # NIfTI knows no nodata: no class at all, where 255 would be more than certain.
+            steps[~valid] = 255 if len(rows.window) == 2 else 0
             found["probabilities"] = steps
         elif self.probabilities == "float32":
             probabilities[~valid] = np.nan

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from segfocal.errors import GeometryError
 
-__all__ = ["is_out_of_memory", "parse_bytes", "peak_bytes"]
+__all__ = ["is_out_of_memory", "parse_bytes", "peak_bytes", "resident_bytes"]
 
 T = TypeVar("T")
 
@@ -19,8 +19,12 @@ _UNKNOWN_RESIDENT = 800 * 10**6
 """What Python, GDAL and TensorFlow take, where the system does not tell."""
 
 
-def parse_bytes(size: int | str) -> int:
+def parse_bytes(size: int | str, name: str = "max_memory") -> int:
     """Return a size in bytes from a number or from text such as ``"4GB"`` or ``"1.5 GiB"``.
+
+    Args:
+        size: The number or text.
+        name: What to call it in messages.
 
     Raises:
         GeometryError: It is no positive size.
@@ -30,7 +34,7 @@ def parse_bytes(size: int | str) -> int:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([KMGT]?)(I?)B?\s*", str(size).upper())
     if match is None or not float(match[1]):
         raise GeometryError(
-            f"max_memory {size!r}; expected bytes, or a number with KB, MB or GB, such as 4GB"
+            f"{name} {size!r}; expected bytes, or a number with KB, MB or GB, such as 4GB"
         )
     unit = 1024 ** "KMGT".index(match[2]) * 1024 if match[3] and match[2] else _UNITS[match[2]]
     return int(float(match[1]) * unit)
@@ -44,6 +48,11 @@ def peak_bytes(call: Callable[[], T]) -> tuple[T, int]:
     known = _reset_peak()
     result = call()
     return result, _status("VmHWM" if known else "VmRSS")
+
+
+def resident_bytes() -> int:
+    """Return how much memory the process holds; where the system does not tell, a rough guess."""
+    return _status("VmRSS")
 
 
 def _reset_peak() -> bool:

@@ -17,24 +17,29 @@ from segfocal.engine.assembly import (
     compute_units,
     space_needed,
 )
-from segfocal.engine.fingerprint import Fingerprint
 from segfocal.engine.forward import BatchTooLargeError
-from segfocal.engine.identity import model_identity
+from segfocal.engine.identified import identified
 from segfocal.engine.job import Job
 from segfocal.engine.layers import STEPS, Layers, layer_names
+from segfocal.engine.parts import missing_parts
+from segfocal.engine.polygons import Polygons, add_polygons
 from segfocal.engine.provenance import (
     describe,
     file_digest,
-    is_finished,
     provenance_path,
-    read_provenance,
 )
-from segfocal.engine.scratch import ScratchStore, kept_bytes, kept_digest, remove_scratch
+from segfocal.engine.scratch import (
+    ScratchStore,
+    kept_bytes,
+    remove_scratch,
+    scratch_folder,
+)
 from segfocal.engine.sweep import Progress
-from segfocal.errors import ScanError
+from segfocal.errors import OutputError, ScanError
 from segfocal.io import PendingOutput, Scan, open_label_writer
 from segfocal.io.identity import scan_identity
-from segfocal.io.labels import Layout, output_kind
+from segfocal.io.labels import Layout
+from segfocal.io.layers import open_layers_writer
 from segfocal.io.measure import pixel_measure
 from segfocal.io.pending import writing
 from segfocal.version import __version__
@@ -50,9 +55,11 @@ def produce(
     card: Card,
     *,
     layers: Layers,
+    polygons: Polygons | None = None,
     layout: Layout,
     model_name: str | None,
     overwrite: bool,
+    assemble_only: bool = False,
     progress: Progress | None,
     tell: Tell,
 ) -> tuple[dict[str, Any], bool]:
@@ -63,9 +70,11 @@ def produce(
         job: What to compute.
         card: Class values, names and colours.
         layers: What is to be written beside the labels.
+        polygons: Polygons of the labels that are wanted, or None.
         layout: Layout of a GeoTIFF.
         model_name: What to call the model in the provenance.
         overwrite: Replace an output that is not the one wanted.
+        assemble_only: Compute nothing: other processes have, part by part.
         progress: Called with tiles done and tiles in all.
         tell: Called with a line of text when the run is no plain first run.
 
@@ -76,36 +85,30 @@ def produce(
         OutputExistsError: There is another output and ``overwrite`` is False.
         ModelError, ScanError, OutputError, MemoryError: See the messages.
     """
-    destination, scan = pending.destination, job.scan
-    model = model_identity(job.predictor)
-    source = scan_identity(scan)
-    outputs = {"labels": output_kind(destination, layout), **layers.kinds()}
-
-    def fingerprint_of(some: Job) -> Fingerprint:
-        return some.fingerprint(model, source, outputs)
-
-    job = replace(
-        job,
-        batch_matters=model.batch_matters,
-        kept_bytes=layers.bytes_per_pixel(card.num_classes),
-    )
-    provenance = read_provenance(destination)
-    kept = kept_digest(destination)
-    # An earlier run that ran out of memory went on with smaller batches; so does this one.
-    for some in job.with_smaller_batches():
-        fingerprint = fingerprint_of(some)
-        if provenance is not None and is_finished(destination, provenance, fingerprint):
-            tell(f"{destination}: finished already, by the same model with the same parameters")
-            remove_scratch(destination)
+    destination, scan, target = pending.destination, job.scan, job.target
+    known = identified(destination, job, card, layers, layout)
+    job, model, provenance = known.job, known.model, known.provenance
+    if known.finished() is not None and provenance is not None:
+        tell(f"{destination}: finished already, by the same model with the same parameters")
+        remove_scratch(destination)
+        if polygons is None:
             return provenance, True
-        if kept == fingerprint.digest:
-            job = some
-            break
+        amended = add_polygons(
+            polygons, pending, card, target, provenance,
+            overwrite=overwrite, max_memory=job.max_memory,
+        )  # fmt: skip
+        return amended, amended is provenance
     pending.overwrite = overwrite
     pending.check_destination()
-    layers.check(destination, scan.shape, overwrite=overwrite)
-    layer_bytes = job.kept_bytes * math.prod(scan.shape)
-    needed = space_needed(scan.shape, card.num_classes) + 3 * layer_bytes
+    layers.check(destination, overwrite=overwrite)
+    scratch = scratch_folder(destination)
+    vector = None
+    if polygons is not None:
+        polygons.check(target, scratch, overwrite=overwrite)
+        vector = polygons.begin(pending, scratch, overwrite=overwrite)
+    layer_bytes = job.kept_bytes * math.prod(target.shape)
+    needed = space_needed(target.shape, card.num_classes, cleaned=bool(job.cleaning))
+    needed += 3 * layer_bytes
     pending.require_space(needed - kept_bytes(destination))
     # Without the batch: where it matters, it may yet be made smaller.
     told = {name: value for name, value in job.parameters.items() if name != "batch_size"}
@@ -114,36 +117,60 @@ def produce(
         "SEGFOCAL_MODEL": model.hash,
         "SEGFOCAL_PARAMETERS": json.dumps(told, sort_keys=True),
     }
-    writer = open_label_writer(pending, scan, card, layout=layout, tags=tags)
+    writer = open_label_writer(pending, target, card, layout=layout, tags=tags)
     while True:
-        fingerprint = fingerprint_of(job)
+        fingerprint = known.fingerprint_of(job)
         with ScratchStore(destination, fingerprint) as store:
             _tell_state(store, tell)
+            if assemble_only:
+                _refuse_missing(destination, job, store)
             try:
                 compute_units(job, card, layers, store, progress)
                 break
             except BatchTooLargeError:
                 job = replace(job, batch_size=job.batch_size // 2)
                 tell(f"{destination}: out of memory; goes on with batches of {job.batch_size}")
-    if scan_identity(scan) != source:
+    if scan_identity(scan) != known.source:
         raise ScanError(
             f"{scan.name}: changed while it was read; expected a file that stays as it is: run "
             "again to start afresh"
         )
     result = {
-        "shape": list(scan.shape),
-        "tiles": len(job.grid),
-        **assemble_labels(store, writer, card, scan.shape),
+        "shape": list(target.shape),
+        "tiles": job.tiles,
+        **assemble_labels(store, pending, writer, card, job),
     }
-    _add_areas(result, scan)
-    result["layers"] = _assemble_layers(pending, scan, card, layers, store, layout, tags)
+    if result["invalid_pixels"] == math.prod(target.shape):
+        store.remove()
+        where = "" if job.region is None and job.mask is None else " of the area"
+        raise ScanError(
+            f"{scan.name}: no pixel{where} is valid: all are nodata, masked or NaN; expected data: "
+            "check the file and its nodata value"
+        )
+    _add_areas(result, target)
+    result["layers"] = _assemble_layers(pending, job, card, layers, store, layout, tags)
+    if polygons is not None and vector is not None:
+        about = polygons.make(pending.main, destination, card, vector, job.max_memory)
+        result["polygons"] = about
+        polygons.note(scratch, about["sha256"])
     with writing(destination):
         text = describe(destination, pending.main, fingerprint, result, model_name)
         pending.path(provenance_path(destination).name).write_text(text, encoding="utf-8")
+    if vector is not None:
+        vector.commit()
     pending.commit()
     _remove_earlier_layers(destination, provenance, result["layers"])
     store.remove()
     return json.loads(text), False
+
+
+def _refuse_missing(destination: Path, job: Job, store: ScratchStore) -> None:
+    missing = missing_parts(destination, job, store)
+    if missing:
+        parts = ", ".join(missing[:10]) + (" and others" if len(missing) > 10 else "")
+        raise OutputError(
+            f"{destination}: not computed yet: part {parts}; run what is missing, then assemble"
+        )
 
 
 def _tell_state(store: ScratchStore, tell: Tell) -> None:
@@ -156,7 +183,7 @@ def _tell_state(store: ScratchStore, tell: Tell) -> None:
 
 def _assemble_layers(
     pending: PendingOutput,
-    scan: Scan,
+    job: Job,
     card: Card,
     layers: Layers,
     store: ScratchStore,
@@ -164,24 +191,20 @@ def _assemble_layers(
     tags: dict[str, str],
 ) -> dict[str, dict[str, str]]:
     """Write the layers' files; return their names and checksums."""
-    if not layers.wanted:
-        return {}
-    from segfocal.io.layers_writer import LayersWriter
-
     files = {}
     for name, kind in layers.kinds().items():
         file = layers.path(pending.destination, name).name
-        writer = LayersWriter(
+        writer = open_layers_writer(
             pending,
             file,
-            scan,
+            job.target,
             layer_names(name, card),
             dtype=kind,
             scale=1 / STEPS if kind == "uint8" else 1.0,
             layout=layout,
             tags=tags,
         )
-        assemble_layer(store, writer, name)
+        assemble_layer(store, writer, name, job.covered)
         files[name] = {"file": file, "sha256": file_digest(pending.path(file))}
     return files
 

@@ -107,9 +107,15 @@ def load_exported(path: Path) -> ONNXPredictor | OpenVINOPredictor:
 def as_predictor(model: Any) -> Predictor:
     """Return the predictor for a path, a Keras model, a predictor or a plain function.
 
+    A list or tuple of models is their ensemble.
+
     Raises:
-        ModelError: It is none of these.
+        ModelError: It is none of these, or the models do not go together.
     """
+    if isinstance(model, list | tuple):
+        from segfocal.engine.averaging import EnsemblePredictor
+
+        return EnsemblePredictor([as_predictor(one) for one in model])
     if isinstance(model, str | Path):
         model = load_model(model)
     if isinstance(getattr(model, "card", None), Card) and hasattr(model, "output_stride"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,28 @@ def describe(
         **fingerprint.about,
         "result": result,
     }
+    return _text(value)
+
+
+def amend(output: Path, provenance: dict[str, Any], begun: Path) -> None:
+    """Replace the provenance beside a finished output.
+
+    Args:
+        output: The output.
+        provenance: The whole of the new one.
+        begun: Where to write it until it is complete, in the same file system.
+
+    Raises:
+        OSError: It cannot be written; the old one stands.
+    """
+    with open(begun, "w", encoding="utf-8") as file:
+        file.write(_text(provenance))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(begun, provenance_path(output))
+
+
+def _text(value: dict[str, Any]) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 

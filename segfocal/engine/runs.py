@@ -1,8 +1,8 @@
 """What a sweep has to do: runs of consecutive tile rows, each within one column strip.
 
-A *stretch* is what one row of tiles finishes along the swept axis. A run recomputes the rows
-of tiles before its first stretch that reach into it, so that its sums are those of a sweep
-from the top.
+A *stretch* is what one row of tiles finishes along the swept axis, as far as the strip goes. A
+run recomputes the rows of tiles before its first stretch that reach into it, so that its sums are
+those of a sweep over the whole scan.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from segfocal.tiling import TileGrid, TileIndex
-from segfocal.types import Window
+from segfocal.types import Window, overlap_of
 
 __all__ = ["Run", "plan_runs"]
 
@@ -22,7 +22,7 @@ class Run:
     """Consecutive stretches of one strip.
 
     Attributes:
-        strip: Window of the strip, full along the swept axis.
+        strip: Window of the strip.
         first: First stretch that is wanted.
         among: Per axis the tiles to run.
     """
@@ -50,7 +50,7 @@ def plan_runs(
     Args:
         grid: The tile grid.
         axis: The swept axis.
-        strips: Windows that partition the scan, full along the swept axis.
+        strips: Windows that partition what is swept; along the swept axis, each is all of it.
         wanted: Whether the window of a stretch is to be computed; all are when left out.
     """
     runs = []
@@ -61,13 +61,14 @@ def plan_runs(
         for k in range(rows.count + 1):
             stretch = list(strip)
             if k < rows.count:
-                stretch[axis] = rows.final_slice(k)
-            needed = k < rows.count and (wanted is None or wanted(tuple(stretch)))
+                stretch[axis] = overlap_of(rows.final_slice(k), strip[axis])
+            empty = k == rows.count or stretch[axis].start >= stretch[axis].stop
+            needed = not empty and (wanted is None or wanted(tuple(stretch)))
             if needed and open_since is None:
                 open_since = k
             elif not needed and open_since is not None:
-                top = rows.touching(rows.final_slice(open_since)).start
-                among[axis] = range(top, k)
+                begin = overlap_of(rows.final_slice(open_since), strip[axis])
+                among[axis] = range(rows.touching(begin).start, k)
                 runs.append(Run(tuple(strip), open_since, tuple(among)))
                 open_since = None
     return runs

@@ -4,6 +4,10 @@ A *unit* is a window of finished results. Each of its arrays is a compressed fil
 lists units with the checksums of their files, behind a first line with the fingerprint of the
 run. A unit is listed only once its files are on disk, so that what the journal lists is there
 whenever the run was killed. Units do not overlap.
+
+Several processes may fill one store, each a *part* of the scan: each has a journal of its own
+(``journal.3-of-8``), so that none waits for another. Whoever opens the store sees the units of
+all journals with its fingerprint.
 """
 
 from __future__ import annotations
@@ -29,7 +33,16 @@ from segfocal.errors import OutputError
 from segfocal.io.pending import writing
 from segfocal.types import Window, window_shape
 
-__all__ = ["ScratchStore", "Unit", "kept_bytes", "kept_digest", "remove_scratch", "scratch_folder"]
+__all__ = [
+    "ScratchStore",
+    "Unit",
+    "kept_bytes",
+    "kept_digest",
+    "kept_fingerprint",
+    "kept_parts",
+    "remove_scratch",
+    "scratch_folder",
+]
 
 _FORMAT = 1
 _JOURNAL = "journal"
@@ -41,7 +54,7 @@ class Unit:
     """A window of finished results.
 
     Attributes:
-        window: Where it lies in the scan.
+        window: Where it lies in the scan, in its pixels.
         files: Per array: its file's name, type, size in bytes and SHA-256.
     """
 
@@ -63,12 +76,15 @@ class ScratchStore:
     Args:
         destination: The output that the units are for.
         fingerprint: What the results follow from. Units of another fingerprint are removed.
+        part: Name of the part that this process fills, such as ``"3-of-8"``; what is in the
+            folder besides is left to others then. None: all of it is this process's.
 
     Attributes:
         destination: The output.
         folder: Where the units are.
         units: Units that are there and undamaged.
         damaged: How many units were found damaged and dropped.
+        complete: Names of the parts that are complete.
         replaced: What differed in the fingerprint of units that were removed, in words;
             empty when there were none.
 
@@ -76,28 +92,46 @@ class ScratchStore:
         OutputError: The folder cannot be made or read.
     """
 
-    def __init__(self, destination: Path, fingerprint: Fingerprint) -> None:
+    def __init__(
+        self, destination: Path, fingerprint: Fingerprint, part: str | None = None
+    ) -> None:
         self.folder = scratch_folder(destination)
         self.units: list[Unit] = []
         self.damaged = 0
+        self.complete: list[str] = []
         self.replaced: list[str] = []
         self.destination = destination
-        self._journal = Journal(self.folder / _JOURNAL)
+        self._part = part
+        name = _JOURNAL if part is None else f"{_JOURNAL}.{part}"
+        self._journal = Journal(self.folder / name)
         with writing(destination):
             self.folder.mkdir(exist_ok=True)
-            header, *entries = self._journal.read() or [None]
-            if not isinstance(header, dict) or header.get("digest") != fingerprint.digest:
-                if isinstance(header, dict):
-                    self.replaced = fingerprint.differences(header.get("fingerprint", {}))
+            journals = {path.name: Journal(path).read() for path in _journals(self.folder)}
+            fits = {
+                key: entries[1:]
+                for key, entries in journals.items()
+                if _header(entries).get("digest") == fingerprint.digest
+            }
+            strange = [entries for key, entries in journals.items() if key not in fits]
+            if strange and (part is None or name in journals) and name not in fits:
+                there = _header(journals.get(name) or strange[0]).get("fingerprint", {})
+                self.replaced = fingerprint.differences(there)
+            if part is None and not fits:
                 _clear(self.folder)
+            if name not in fits:
+                (self.folder / name).unlink(missing_ok=True)
                 first = {
                     "format": _FORMAT,
                     "digest": fingerprint.digest,
                     "fingerprint": fingerprint.about,
                 }
                 self._journal.append(first)
-            else:
-                self._take(entries)
+            self._take([entry for key in sorted(fits) for entry in fits[key] if "window" in entry])
+            self.complete = [
+                key.removeprefix(f"{_JOURNAL}.")
+                for key in sorted(fits)
+                if {"complete": True} in fits[key]
+            ]
         unfinished.keep(self.folder)
 
     def missing(self, window: Window) -> list[Window]:
@@ -121,6 +155,11 @@ class ScratchStore:
             )
             with writing(self.destination):
                 self._add({name: array[within] for name, array in arrays.items()}, piece)
+
+    def mark_complete(self) -> None:
+        """Note that this process's part is complete."""
+        with writing(self.destination):
+            self._journal.append({"complete": True})
 
     def load(self, unit: Unit, name: str) -> NDArray[Any]:
         """Return an array of a unit.
@@ -152,13 +191,18 @@ class ScratchStore:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if not self.units:
+        if not self.units and (kind is not None or self._part is None):
             self.remove()
 
     def remove(self) -> None:
-        """Remove the folder: its content is at the destination or of no more use."""
+        """Remove what this process may: its content is at the destination or of no more use."""
         unfinished.release(self.folder)
-        remove_scratch(self.destination)
+        if self._part is None:
+            remove_scratch(self.destination)
+            return
+        with contextlib.suppress(OSError):  # others may still be at work
+            (self.folder / f"{_JOURNAL}.{self._part}").unlink(missing_ok=True)
+            self.folder.rmdir()
 
     def _add(self, arrays: Mapping[str, NDArray[Any]], window: Window) -> None:
         stem = "_".join(f"{side.start}-{side.stop}" for side in window)
@@ -205,11 +249,26 @@ class ScratchStore:
 
 def kept_digest(destination: Path) -> str | None:
     """Return the digest of the fingerprint of what is kept for a destination, or None."""
+    return _kept_header(destination).get("digest")
+
+
+def kept_fingerprint(destination: Path) -> dict[str, Any] | None:
+    """Return what the fingerprint of what is kept for a destination is about, or None."""
+    return _kept_header(destination).get("fingerprint")
+
+
+def _kept_header(destination: Path) -> dict[str, Any]:
     try:
-        entries = Journal(scratch_folder(destination) / _JOURNAL).read()
+        headers = [_header(Journal(path).read()) for path in _journals(scratch_folder(destination))]
     except OSError:
-        return None
-    return entries[0].get("digest") if entries and isinstance(entries[0], dict) else None
+        return {}
+    return next((header for header in headers if "digest" in header), {})
+
+
+def kept_parts(destination: Path) -> list[str]:
+    """Return the names of the parts that have a journal for a destination."""
+    journals = _journals(scratch_folder(destination))
+    return [path.name.removeprefix(f"{_JOURNAL}.") for path in journals if path.name != _JOURNAL]
 
 
 def kept_bytes(destination: Path) -> int:
@@ -228,9 +287,20 @@ def remove_scratch(destination: Path) -> None:
 
 def _clear(folder: Path) -> None:
     """Remove what a store makes, the journal first; a stranger's files stay."""
-    (folder / _JOURNAL).unlink(missing_ok=True)
-    for path in folder.glob(f"*{_SUFFIX}*"):
+    for path in _journals(folder):
         path.unlink(missing_ok=True)
+    for pattern in (f"*{_SUFFIX}*", "order.json*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
+
+
+def _journals(folder: Path) -> list[Path]:
+    """Return the journals in a folder: that of the whole first, those of parts after it."""
+    return sorted(path for path in folder.glob(f"{_JOURNAL}*") if path.is_file())
+
+
+def _header(entries: list[Any]) -> dict[str, Any]:
+    return entries[0] if entries and isinstance(entries[0], dict) else {}
 
 
 def _write(place: Path, content: bytes) -> None:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from segfocal.errors import GeometryError
 from segfocal.tiling import AxisGrid, TileGrid
-from segfocal.types import Window
+from segfocal.types import Window, full_window, overlap_of
 
 __all__ = ["plan_strips", "strip_bytes"]
 
@@ -58,9 +58,14 @@ def strip_bytes(
 
 
 def plan_strips(
-    grid: TileGrid, axis: int, num_classes: int, limit: int | None = None, kept_bytes: int = 0
+    grid: TileGrid,
+    axis: int,
+    num_classes: int,
+    limit: int | None = None,
+    kept_bytes: int = 0,
+    region: Window | None = None,
 ) -> list[Window]:
-    """Return windows that partition a scan, full along the swept axis.
+    """Return windows that partition a scan or a region of it, uncut along the swept axis.
 
     Without a limit, strips are as narrow as 3 % of tiles run twice allow, within 1 GiB; what
     takes less than 128 MiB is not cut. With one, as few tiles as possible are run twice.
@@ -71,11 +76,13 @@ def plan_strips(
         num_classes: Classes of the model.
         limit: Bytes that the rows of a strip may take.
         kept_bytes: Bytes per pixel of what is written besides labels.
+        region: What is swept; the whole scan when left out.
 
     Raises:
         GeometryError: One column of tiles takes more than the limit.
     """
-    cuts = list(_cuts(grid, axis, num_classes, kept_bytes))
+    region = full_window(grid.shape) if region is None else region
+    cuts = list(_cuts(grid, axis, region, num_classes, kept_bytes))
     if limit is not None:
         fitting = [cut for cut in cuts if cut.nbytes <= limit]
         if not fitting:
@@ -90,7 +97,7 @@ def plan_strips(
         best = cuts[0]
     else:
         wide = [cut for cut in cuts if cut.nbytes > NEVER_CUT_BELOW]
-        cheap = [cut for cut in wide if cut.tiles <= len(grid) * (1 + SEAM_SHARE)]
+        cheap = [cut for cut in wide if cut.tiles <= cuts[0].tiles * (1 + SEAM_SHARE)]
         best = min(cheap, key=lambda cut: (cut.nbytes, cut.tiles))
         if best.nbytes > DEFAULT_LIMIT:
             small = [cut for cut in cuts if cut.nbytes <= DEFAULT_LIMIT]
@@ -99,11 +106,13 @@ def plan_strips(
     return list(itertools.product(*best.pieces))
 
 
-def _cuts(grid: TileGrid, axis: int, num_classes: int, kept_bytes: int) -> Iterator[_Cut]:
-    """Yield every even cut, the whole scan first."""
+def _cuts(
+    grid: TileGrid, axis: int, region: Window, num_classes: int, kept_bytes: int
+) -> Iterator[_Cut]:
+    """Yield every even cut, the whole region first."""
     choices = [
-        [[slice(0, side.size)]] if i == axis else list(_even_pieces(side))
-        for i, side in enumerate(grid.axes)
+        [[part]] if i == axis else list(_even_pieces(side, part))
+        for i, (side, part) in enumerate(zip(grid.axes, region, strict=True))
     ]
     for pieces in itertools.product(*choices):
         tiles = math.prod(
@@ -114,16 +123,18 @@ def _cuts(grid: TileGrid, axis: int, num_classes: int, kept_bytes: int) -> Itera
         yield _Cut(pieces, tiles, strip_bytes(grid, axis, largest, num_classes, kept_bytes))
 
 
-def _even_pieces(side: AxisGrid) -> Iterator[list[slice]]:
-    """Yield an axis in one piece, in two, and so on to one per tile."""
+def _even_pieces(side: AxisGrid, part: slice) -> Iterator[list[slice]]:
+    """Yield a part of an axis in one piece, in two, and so on to one per tile's stretch."""
+    begin = min(part.start // side.stride, side.count - 1)
+    stretches = min((part.stop - 1) // side.stride, side.count - 1) + 1 - begin
     before = 0
-    for count in range(1, side.count + 1):
-        longest = math.ceil(side.count / count)
+    for count in range(1, stretches + 1):
+        longest = math.ceil(stretches / count)
         if longest == before:
             continue  # more pieces, no narrower ones
         before = longest
-        ends = [round(i * side.count / count) for i in range(count + 1)]
+        ends = [begin + round(i * stretches / count) for i in range(count + 1)]
         yield [
-            slice(side.final_slice(first).start, side.final_slice(last - 1).stop)
+            overlap_of(slice(side.final_slice(first).start, side.final_slice(last - 1).stop), part)
             for first, last in itertools.pairwise(ends)
         ]

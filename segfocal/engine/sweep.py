@@ -24,7 +24,7 @@ from segfocal.engine.runs import Run, plan_runs
 from segfocal.engine.tiles import read_tile
 from segfocal.io.base import Scan
 from segfocal.tiling import TileGrid, TileIndex
-from segfocal.types import Window, full_window
+from segfocal.types import Window, full_window, overlap_of
 
 __all__ = ["FinishedRows", "Progress", "sweep"]
 
@@ -70,11 +70,13 @@ def sweep(
     channels: Sequence[int] | None = None,
     valid_when: str = "all",
     fill: NDArray[np.float32] | None = None,
+    normalize: Callable[[NDArray[np.generic]], NDArray[np.float32]] | None = None,
     blend: Blend = "gaussian",
     batch_size: int = 4,
     shrink: bool = True,
     strips: Sequence[Window] | None = None,
     wanted: Callable[[Window], bool] | None = None,
+    needed: Callable[[Window], bool] | None = None,
     progress: Progress | None = None,
 ) -> Iterator[FinishedRows]:
     """Run a predictor over a scan and yield finished rows in order.
@@ -86,19 +88,23 @@ def sweep(
         channels: Indices of the channels that the predictor wants, in its order.
         valid_when: Whether a pixel needs ``"all"`` or ``"any"`` channels valid.
         fill: Value per channel for what is not valid; 0 when left out.
+        normalize: Applied to what is read, before that.
         blend: Weights of overlapping tiles.
         batch_size: Tiles per call; the last batch is padded, so that the predictor sees one
             shape only.
         shrink: Go on with half the batch when it does not fit into memory.
-        strips: Windows that partition the scan, full along the swept axis, each swept on its
-            own: less memory, and tiles at the seams are run twice. One when left out. They
-            make no difference to the result.
+        strips: Windows that partition what is swept, the scan or a region of it; along the
+            swept axis each is all of it. Each is swept on its own: less memory, and tiles at
+            the seams are run twice. The whole scan when left out. They make no difference to
+            the result.
         wanted: Whether a stretch is to be computed; all are when left out.
+        needed: Whether anything in a window is needed; a tile is not run where nothing is
+            needed of what it contributes. All is when left out.
         progress: Called with tiles done and tiles in all, where tiles that need not run count
             as done. An exception it raises ends the sweep: that is how to cancel.
 
     Yields:
-        The stretches that are wanted; without ``wanted`` they partition the scan. Tiles
+        The stretches that are wanted; without ``wanted`` they partition the strips. Tiles
         without a valid pixel are not run; their pixels have probability 0 and are not valid.
 
     Raises:
@@ -120,7 +126,10 @@ def sweep(
         batch = _Batch()
         # A run of empty tiles must not grow the batch without end.
         for task in islice(tasks, 64):
-            values, valid = read_tile(scan, grid, task.tile, channels, valid_when, fill)
+            if needed is not None and not needed(_contribution(grid, task)):
+                batch.order.append((task, None))
+                continue
+            values, valid = read_tile(scan, grid, task.tile, channels, valid_when, fill, normalize)
             if not valid.any():
                 batch.order.append((task, None))
                 continue
@@ -167,5 +176,15 @@ def _finish(buffer: RowBuffer, run: Run, axis: int) -> Iterator[FinishedRows]:
     rows, probabilities, valid = buffer.finish_row()
     if wanted:
         window = list(run.strip)
-        window[axis] = rows
+        window[axis] = overlap_of(rows, run.strip[axis])
+        if window[axis] != rows:  # a region begins or ends within
+            begin, end = window[axis].start - rows.start, window[axis].stop - rows.start
+            part = (*(slice(None),) * axis, slice(begin, end))
+            probabilities, valid = probabilities[part], valid[part]
         yield FinishedRows(tuple(window), probabilities, valid)
+
+
+def _contribution(grid: TileGrid, task: _Task) -> Window:
+    """Return the part of a strip that a tile contributes to."""
+    kept = grid.kept_window(task.tile)
+    return tuple(overlap_of(side, whole) for side, whole in zip(kept, task.run.strip, strict=True))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ def read_tile(
     channels: Sequence[int] | None = None,
     valid_when: str = "all",
     fill: NDArray[np.float32] | None = None,
+    normalize: Callable[[NDArray[np.generic]], NDArray[np.float32]] | None = None,
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Read one tile, mirrored where it reaches over the border of the scan.
 
@@ -31,6 +32,7 @@ def read_tile(
         channels: Indices of the channels to read, in order.
         valid_when: Whether a pixel needs ``"all"`` or ``"any"`` channels valid.
         fill: Value per channel for what is not valid; 0 when left out.
+        normalize: Applied to what is read, before that.
 
     Returns:
         Values ``(*tile, channels)`` and valid ``(*tile,)``. What is valid at a mirrored pixel
@@ -42,7 +44,8 @@ def read_tile(
         slice(start, int(source.max()) + 1) for start, source in zip(first, sources, strict=True)
     )
     patch = scan.read(window, channels)
-    values = np.where(patch.valid, patch.values, np.float32(0) if fill is None else fill)
+    values = patch.values if normalize is None else normalize(patch.values)
+    values = np.where(patch.valid, values, np.float32(0) if fill is None else fill)
     with np.errstate(over="ignore"):  # found as not finite in what the model returns
         values = values.astype(np.float32, copy=False)
     valid = usable_pixels(patch, valid_when)

@@ -16,6 +16,7 @@ from segfocal.engine.contexts import calibrate, in_context
 from segfocal.engine.forward import BatchTooLargeError
 from segfocal.engine.predictors import as_predictor
 from segfocal.errors import GeometryError, ModelError, OutputExistsError
+from segfocal.io.resampling import ResampledScan
 from segfocal.models import FocalUNet
 
 SHALLOW = {"depths": [1, 1, 1, 1], "focal_levels": 1}
@@ -70,6 +71,28 @@ def test_exact_means_do_not_depend_on_the_tile(model):
         once = calibrate(model, scan, tile=64)
     np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max())
     assert np.abs(once - one).max() > 1e-3 * np.abs(one).max()
+
+
+def test_a_scan_is_measured_at_the_resolution_it_is_segmented_at(model, array, monkeypatch):
+    model = FocalUNet.from_config(model.get_config())
+    model.card = model.card.model_copy(update={"resolution": (2.0, 1.5)})
+    scan = sf.MemoryScan(array, resolution=(1, 1))
+    resampled = ResampledScan(scan, (2, 1.5), 3)
+    options = {"resample": "always", "interpolation": 3}
+    expected = calibrate(model, resampled, tile=64)
+    np.testing.assert_array_equal(calibrate(model, scan, tile=64, **options), expected)
+    assert np.abs(calibrate(model, scan, tile=64) - expected).max() > 1e-6
+    seen = []
+    measure = contexts.measure_context
+
+    def watched(model, scan, *rest, **more):
+        seen.append(scan)
+        return measure(model, scan, *rest, **more)
+
+    monkeypatch.setattr(contexts, "measure_context", watched)
+    windows = [w for w, _ in sf.stream(model, scan, tile=64, global_context="frozen", **options)]
+    assert [scan.shape for scan in seen] == [resampled.shape]
+    assert windows[-1][0].stop == scan.shape[0]
 
 
 def test_every_context_predicts_labels_and_twins_are_kept(model, array):

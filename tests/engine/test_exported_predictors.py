@@ -13,6 +13,8 @@ import rasterio
 
 import segfocal as sf
 from segfocal.engine import predictors
+from segfocal.engine.engines import in_engine
+from segfocal.engine.identity import model_identity
 from segfocal.engine.onnx_predictor import ONNXPredictor
 from segfocal.engine.openvino_predictor import OpenVINOPredictor
 from segfocal.engine.predictors import as_predictor, load_model
@@ -157,6 +159,29 @@ def test_a_missing_runtime_is_one_clear_error(exports, monkeypatch, format, modu
     monkeypatch.setattr(predictors, "find_spec", lambda name: None)
     with pytest.raises(ModelError, match=rf"not installed .*pip install 'segfocal\[{extra}\]'$"):
         load_model(path)
+
+
+@pytest.mark.parametrize("format", RUNNABLE)
+@pytest.mark.parametrize("sides", [(32, 32), (64, 96)])
+def test_the_batch_makes_no_difference_to_the_bits(exports, format, sides):
+    """True by construction, a call per tile: on any processor, the last odd tile too."""
+    predictor = sf.load_model(exports.path(format))
+    assert model_identity(predictor).batch_matters is False
+    rng = np.random.default_rng(11)
+    values = rng.normal(70, 20, (5, *sides, 5)).astype(np.float32)
+    valid = rng.random((5, *sides)) < 0.9
+    whole = predictor(values, valid)
+    for size in (1, 2, 3, 4):
+        for start in range(0, 5, size):
+            part = slice(start, start + size)
+            assert predictor(values[part], valid[part]).tobytes() == whole[part].tobytes()
+
+
+def test_openvino_can_be_asked_to_run_an_onnx_file(exports):
+    path = exports.path("onnx")
+    assert isinstance(in_engine(path), ONNXPredictor)
+    assert isinstance(in_engine(path, "openvino"), OpenVINOPredictor)
+    assert isinstance(in_engine(path, "onnxruntime"), ONNXPredictor)
 
 
 def copy_openvino(exports, folder):

@@ -165,14 +165,7 @@ def test_a_layer_that_is_there_is_kept(tmp_path):
 
 
 def test_what_cannot_be_written_is_refused(tmp_path):
-    import nibabel
-
-    model = Stub()
-    model.ndim = 3
-    model.card = model.card.model_copy(update={"ndim": 3, "tile": (9, 9, 9), "orientation": "RAS"})
-    nibabel.save(nibabel.Nifti1Image(np.ones((9, 9, 9), np.int16), np.eye(4)), tmp_path / "v.nii")
-    with pytest.raises(OutputError, match="probabilities of volumes cannot be written"):
-        sf.predict(model, tmp_path / "v.nii", tmp_path / "a.nii", probabilities="uint8")
+    scene = write_scene(tmp_path / "scene.tif")
     with pytest.raises(OutputError, match="probabilities 'int8'; expected float32 or uint8"):
-        sf.predict(model, tmp_path / "v.nii", tmp_path / "a.nii", probabilities="int8")
-    assert [path.name for path in tmp_path.iterdir()] == ["v.nii"]
+        sf.predict(Stub(), scene, tmp_path / "a.tif", probabilities="int8")
+    assert [path.name for path in tmp_path.iterdir()] == ["scene.tif"]
