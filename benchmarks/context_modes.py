@@ -30,7 +30,7 @@ from tables import Results, parse, spread, table, write_tables
 import segfocal as sf
 from segfocal.confusion import accuracy, class_iou, confusion_matrix, mean_over_classes
 from segfocal.data.channels import match_channels
-from segfocal.data.sampling import open_regions
+from segfocal.data.reading import open_regions
 from segfocal.demonstration import DEMOS
 from segfocal.engine.calibration import measure_context
 from segfocal.engine.predictors import as_predictor

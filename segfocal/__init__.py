@@ -17,6 +17,7 @@ from segfocal.version import __version__
 
 if TYPE_CHECKING:
     from segfocal.card import Card as Card
+    from segfocal.clusters import predict_on_cluster as predict_on_cluster
     from segfocal.conversion import convert_weights as convert_weights
     from segfocal.data.plan import Plan as Plan
     from segfocal.data.plan import load_plan as load_plan
@@ -32,12 +33,20 @@ if TYPE_CHECKING:
     from segfocal.inspection import inspect as inspect
     from segfocal.io import MemoryScan as MemoryScan
     from segfocal.io import open_scan as open_scan
+    from segfocal.io.network import forbid_network as forbid_network
+    from segfocal.many_scans import predict_many as predict_many
     from segfocal.models import FocalNet as FocalNet
     from segfocal.models import FocalUNet as FocalUNet
     from segfocal.planning import make_plan as make_plan
     from segfocal.prediction import predict as predict
     from segfocal.prediction import predict_array as predict_array
     from segfocal.prediction import stream as stream
+    from segfocal.quantizing import quantize as quantize
+    from segfocal.scan_parts import assemble as assemble
+    from segfocal.scan_parts import predict_part as predict_part
+    from segfocal.spec_check import check_spec as check_spec
+    from segfocal.spec_drafts import draft_spec as draft_spec
+    from segfocal.spec_drafts import import_spec as import_spec
     from segfocal.training import save_model as save_model
     from segfocal.training import train as train
     from segfocal.weights import from_pretrained as from_pretrained
@@ -51,11 +60,16 @@ _HOME = {
     "MemoryScan": "segfocal.io",
     "Plan": "segfocal.data.plan",
     "SegfocalError": "segfocal.errors",
+    "assemble": "segfocal.scan_parts",
     "calibrate": "segfocal.engine.contexts",
+    "check_spec": "segfocal.spec_check",
     "convert_weights": "segfocal.conversion",
+    "draft_spec": "segfocal.spec_drafts",
     "evaluate": "segfocal.evaluation",
     "export": "segfocal.exporting",
+    "forbid_network": "segfocal.io.network",
     "from_pretrained": "segfocal.weights",
+    "import_spec": "segfocal.spec_drafts",
     "load_encoder": "segfocal.weights",
     "load_model": "segfocal.engine.predictors",
     "load_plan": "segfocal.data.plan",
@@ -65,6 +79,10 @@ _HOME = {
     "inspect": "segfocal.inspection",
     "predict": "segfocal.prediction",
     "predict_array": "segfocal.prediction",
+    "predict_many": "segfocal.many_scans",
+    "predict_on_cluster": "segfocal.clusters",
+    "predict_part": "segfocal.scan_parts",
+    "quantize": "segfocal.quantizing",
     "run_demo": "segfocal.demonstration",
     "save_model": "segfocal.training",
     "save_plan": "segfocal.data.plan",

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from segfocal.confusion import confusion_matrix
 from segfocal.data.plan import Plan
-from segfocal.data.sampling import BLOCK, RegionReader, blocks, open_regions
+from segfocal.data.reading import BLOCK, RegionReader, blocks, open_regions
 from segfocal.data.spec import DatasetSpec
 
 __all__ = ["majority_class", "single_pixel_classifier"]
@@ -49,7 +49,11 @@ def single_pixel_classifier(
     mean = np.array([channel.mean for channel in plan.card.channels], np.float32)
     std = np.array([channel.std for channel in plan.card.channels], np.float32)
     with ExitStack() as stack:
-        values, labels = _training_pixels(spec, open_regions(spec, "train", stack), plan.seed)
+        values, labels = _training_pixels(
+            spec,
+            open_regions(spec, "train", stack, normalizations=plan.card.normalizations),
+            plan.seed,
+        )
         model = keras.Sequential(
             [
                 keras.Input((len(mean),)),
@@ -68,7 +72,7 @@ def single_pixel_classifier(
         model.fit(pixels, labels[chosen], BATCH, shuffle=False, verbose=0)
 
         matrix = np.zeros((spec.num_classes, spec.num_classes), np.int64)
-        for reader in open_regions(spec, split, stack):
+        for reader in open_regions(spec, split, stack, normalizations=plan.card.normalizations):
             for block in blocks(reader.window, BLOCK[spec.ndim]):
                 values, _, labels = reader.read(block)
                 counted = labels >= 0

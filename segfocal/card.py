@@ -36,6 +36,7 @@ __all__ = [
     "Card",
     "Channel",
     "LabelClass",
+    "Normalization",
     "Orientation",
     "index_of_values",
 ]
@@ -75,12 +76,52 @@ class LabelClass(_Strict):
     color: Color
 
 
+class Normalization(_Strict):
+    """How a channel is normalized with numbers of the scan itself, before the network.
+
+    Attributes:
+        method: ``"zscore"``: less the mean, divided by the standard deviation.
+            ``"percentile"``: from 0 at the percentile ``low`` to 1 at ``high``, clipped.
+            ``"window"``: from 0 at the value ``low`` to 1 at ``high``, clipped, such as a window
+            of Hounsfield units; nothing is measured.
+        low: Percentile (0.5 when left out) or value.
+        high: Percentile (99.5 when left out) or value.
+        region: What is measured: ``"nonzero"`` values, as the background of MR scans is 0 (and
+            stays 0 with ``"zscore"``), or all ``"valid"`` ones.
+    """
+
+    method: Literal["zscore", "percentile", "window"]
+    low: float | None = None
+    high: float | None = None
+    region: Literal["nonzero", "valid"] = "nonzero"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Normalization:
+        low, high = self.bounds
+        if self.method == "zscore" and (self.low, self.high) != (None, None):
+            raise ValueError("a zscore has no low and high")
+        if self.method == "window" and None in (self.low, self.high):
+            raise ValueError("a window needs low and high")
+        if self.method == "percentile" and not 0 <= low <= high <= 100:
+            raise ValueError(f"percentiles {low} and {high}; expected 0 to 100")
+        if not low < high:
+            raise ValueError(f"low {low} is not below high {high}")
+        return self
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """``low`` and ``high``, or what stands for them."""
+        low, high = self.low, self.high
+        return 0.5 if low is None else low, 99.5 if high is None else high
+
+
 class Channel(_Strict):
     """One input channel: its name and the numbers it is standardised with.
 
     ``mean`` and ``std`` are in the scan's units, measured on valid training pixels;
     ``low`` and ``high`` are the 0.5 and 99.5 percentiles seen in training, for comparison
-    with a scan to predict.
+    with a scan to predict. With a ``normalization`` by each scan's own numbers, they are all of
+    normalized values.
     """
 
     name: Annotated[str, Field(min_length=1)]
@@ -88,6 +129,14 @@ class Channel(_Strict):
     std: Annotated[float, Field(gt=0)] = 1.0
     low: float | None = None
     high: float | None = None
+    normalization: Normalization | None = None
+
+    @model_serializer(mode="wrap")
+    def _written(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written = handler(self)
+        if self.normalization is None:
+            written.pop("normalization", None)
+        return written
 
 
 class Card(_Strict):
@@ -109,6 +158,11 @@ class Card(_Strict):
         tile: Side lengths of tiles in pixels that suit the model, or None: those of training
             patches, rounded up to what a network with downsampling can overlap.
         patch: Side lengths of training patches in pixels where they differ from ``tile``.
+        normalization: How channels are normalized with each scan's own numbers, where they do not
+            say it themselves. None: as they are.
+        slices: Of a model of two axes that is run over volumes slice by slice: how many
+            neighbouring slices make up its channels (2.5-D), an odd number. The network then has
+            the channels of the first slice, of the next, and so on.
         resolution: Pixel size of the training data along each axis (CRS units or mm).
         orientation: Axis codes of volumes (nibabel's), e.g. ``"RAS"``; None for scenes.
     """
@@ -123,6 +177,8 @@ class Card(_Strict):
     task: Literal["classes", "regions"] = "classes"
     tile: tuple[Annotated[int, Field(gt=0)], ...] | None = None
     patch: tuple[Annotated[int, Field(gt=0)], ...] | None = None
+    slices: Annotated[int, Field(gt=0)] = 1
+    normalization: Normalization | None = None
     resolution: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     orientation: Orientation | None = None
 
@@ -142,6 +198,11 @@ class Card(_Strict):
             raise ValueError("a region has value 0, which stands for no region; expected 1 or more")
         if self.task == "classes" and len(values) < 2:
             raise ValueError(f"{len(values)} class; expected at least 2, background included")
+        if self.slices % 2 == 0 or (self.slices > 1 and self.ndim != 2):
+            raise ValueError(
+                f"slices {self.slices} of {self.ndim} axes; expected an odd number, and more than "
+                "1 for a model of two axes only"
+            )
         for what, sides in (
             ("tile", self.tile),
             ("patch", self.patch),
@@ -159,12 +220,26 @@ class Card(_Strict):
             written.pop("task", None)
         if self.patch is None:
             written.pop("patch", None)
+        if self.normalization is None:
+            written.pop("normalization", None)
+        if self.slices == 1:
+            written.pop("slices", None)
         return written
 
     @property
     def num_classes(self) -> int:
         """Number of classes, background included; or of regions."""
         return len(self.classes)
+
+    @property
+    def normalizations(self) -> tuple[Normalization | None, ...]:
+        """How each channel is normalized with a scan's own numbers, if at all."""
+        return tuple(channel.normalization or self.normalization for channel in self.channels)
+
+    @property
+    def network_channels(self) -> tuple[Channel, ...]:
+        """The network's input channels: those of each slice, one slice after the other."""
+        return self.channels * self.slices
 
     @property
     def class_values(self) -> NDArray[np.int64]:

@@ -12,6 +12,7 @@ Exported models carry the same facts under the same names in each format::
     model_hash     hash of the Keras model it was made from
     weights_hash   sha256 of an OpenVINO model's .bin
     global_context what the network's last focal level averages
+    precision      "int8" of a quantized model; left out: "float32"
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ class ModelFacts:
         model_hash: Hash of the Keras model an exported file was made from, else None.
         global_context: What the last focal level averages, where that is known.
         weights_hash: sha256 of the ``.bin`` that belongs to an OpenVINO ``.xml``, else None.
+        precision: ``"float32"``, or ``"int8"`` of a quantized model.
     """
 
     format: ModelFormat
@@ -78,6 +80,7 @@ class ModelFacts:
     model_hash: str | None = None
     weights_hash: str | None = None
     global_context: str | None = None
+    precision: str = "float32"
 
     def texts(self) -> dict[str, str]:
         """Return the facts as an exported file holds them."""
@@ -88,6 +91,7 @@ class ModelFacts:
             "model_hash": self.model_hash,
             "weights_hash": self.weights_hash,
             "global_context": self.global_context,
+            "precision": None if self.precision == "float32" else self.precision,
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -184,6 +188,7 @@ def _facts(path: Path, format: ModelFormat, texts: Mapping[str, str]) -> ModelFa
         model_hash=texts.get("model_hash"),
         weights_hash=texts.get("weights_hash"),
         global_context=texts.get("global_context"),
+        precision=texts.get("precision", "float32"),
     )
 
 

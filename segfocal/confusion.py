@@ -10,7 +10,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accuracy", "class_dice", "class_iou", "confusion_matrix", "mean_over_classes"]
+__all__ = [
+    "accuracy",
+    "class_dice",
+    "class_iou",
+    "class_precision",
+    "class_recall",
+    "confusion_matrix",
+    "mean_over_classes",
+]
 
 
 def confusion_matrix(
@@ -48,6 +56,16 @@ def class_dice(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return the Dice coefficient per class, ``2 TP / (2 TP + FP + FN)``."""
     right = np.diag(matrix).astype(np.float64)
     return _ratio(2 * right, matrix.sum(0) + matrix.sum(1))
+
+
+def class_precision(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of each class's predicted pixels that are right, ``TP / (TP + FP)``."""
+    return _ratio(np.diag(matrix).astype(np.float64), matrix.sum(0))
+
+
+def class_recall(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the share of each class's own pixels that were found, ``TP / (TP + FN)``."""
+    return _ratio(np.diag(matrix).astype(np.float64), matrix.sum(1))
 
 
 def mean_over_classes(scores: NDArray[np.float64]) -> float:

@@ -163,7 +163,9 @@ def _run(name: str, demo: Demo, folder: Path, steps: int, report: Report | None)
 
     started = time.monotonic()
     spec = load_spec(bundled_spec(demo.spec))
-    plan = make_plan(spec, patch=demo.patch, batch_size=demo.batch_size, steps=steps)
+    plan = make_plan(
+        spec, patch=demo.patch, batch_size=demo.batch_size, steps=steps, augmentation="light"
+    )
     model = FocalUNet.from_plan(spec, plan)
     # Whether an earlier demo may be replaced was asked above.
     run = train(model, spec, plan, folder, overwrite=True, progress=telling(f"{name}: training"))

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from segfocal.card_files import is_exported_model, read_encoder_facts, read_facts
-from segfocal.data.spec import load_spec
+from segfocal.data.spec import read_spec
 from segfocal.engine.provenance import read_provenance
 from segfocal.io import open_scan
+from segfocal.work import read_work
 
 __all__ = ["inspect"]
 
@@ -18,7 +19,8 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
     Models are ``.keras`` files and what :func:`~segfocal.export` writes: SavedModel folders,
     ``.onnx`` and OpenVINO's ``.xml``, and encoders that :func:`~segfocal.convert_weights` writes.
-    None needs the program that runs it.
+    None needs the program that runs it. ``gmacs_per_mpx`` is the work of a ``.keras`` file's
+    encoder and decoder: 10^9 multiply-accumulate operations per 10^6 pixels or voxels.
 
     Of an output of :func:`segfocal.predict`, what it was made from is told too.
 
@@ -38,10 +40,15 @@ def inspect(path: str | Path) -> dict[str, Any]:
             found["model_hash"] = facts.model_hash
             if facts.global_context is not None:
                 found["global_context"] = facts.global_context
+        work = read_work(path) if facts.format == "keras" else None
+        if work is not None:
+            found["gmacs_per_mpx"] = {part: round(n / 1e3, 3) for part, n in work.items()}
+        if facts.precision != "float32":
+            found["precision"] = facts.precision
         return {**found, "card": facts.card.model_dump(mode="json")}
     if suffix in (".yaml", ".yml"):
-        spec = load_spec(path)
-        return {"kind": "spec", "path": str(path), **spec.model_dump(mode="json")}
+        described = read_spec(path).model_dump(mode="json", exclude_defaults=True)
+        return {"kind": "spec", "path": str(path), **described}
     provenance = read_provenance(Path(path))
     with open_scan(path) as scan:
         return {
@@ -52,5 +59,6 @@ def inspect(path: str | Path) -> dict[str, Any]:
             "dtype": str(scan.dtype),
             "resolution": None if scan.resolution is None else list(scan.resolution),
             **scan.georeference(),
+            **({"notes": list(notes)} if (notes := getattr(scan, "notes", ())) else {}),
             **({} if provenance is None else {"provenance": provenance}),
         }

@@ -42,8 +42,16 @@ class MeanIoU(keras.metrics.Metric):
     def update_state(
         self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: object = None
     ) -> None:
-        """Count a batch: class indices ``(batch, *space)``, scores ``(..., num_classes)``."""
-        truth = ops.reshape(ops.cast(y_true, "int32"), (-1,))
+        """Count a batch of scores ``(batch, *space, num_classes)``.
+
+        Labels are class indices ``(batch, *space)``, or possible classes, of which pixels with
+        a single one are counted; see :mod:`segfocal.losses`.
+        """
+        labels = ops.cast(y_true, "int32")
+        if len(labels.shape) == len(y_pred.shape):
+            single = ops.sum(ops.cast(labels != 0, "int32"), axis=-1) == 1
+            labels = ops.where(single, ops.argmax(labels, axis=-1), self.ignore_class)
+        truth = ops.reshape(ops.cast(labels, "int32"), (-1,))
         guess = ops.reshape(ops.cast(ops.argmax(y_pred, axis=-1), "int32"), (-1,))
         counted = truth != self.ignore_class
         pairs = ops.where(counted, truth * self.num_classes + guess, 0)

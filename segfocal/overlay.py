@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.card import IGNORE_INDEX, index_of_values
-from segfocal.data.sampling import RegionReader, open_regions
+from segfocal.data.reading import RegionReader, open_regions
 from segfocal.data.spec import DatasetSpec
 from segfocal.io import Scan, open_scan, read_labels
 from segfocal.report import (

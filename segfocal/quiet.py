@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import json
 import logging
 import os
 import re
 import sys
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
-__all__ = ["error_stream", "load_keras", "many_models"]
+__all__ = ["error_stream", "keras_backend", "load_keras", "many_models"]
 
 _error_stream = 2
 
@@ -32,6 +34,20 @@ _CHATTER = re.compile(
 def error_stream() -> int:
     """Return the file descriptor of the real standard error, while it is captured too."""
     return _error_stream
+
+
+def keras_backend() -> str:
+    """Return the name of Keras's backend, without importing Keras."""
+    if "keras" in sys.modules:
+        return str(sys.modules["keras"].backend.backend())
+    chosen = os.environ.get("KERAS_BACKEND")
+    if chosen:
+        return chosen
+    folder = Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras")
+    try:
+        return str(json.loads((folder / "keras.json").read_text(encoding="utf-8"))["backend"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "tensorflow"
 
 
 def load_keras() -> None:

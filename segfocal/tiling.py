@@ -137,7 +137,7 @@ class TileGrid:
         *,
         halo: int | Sequence[int] = 0,
         overlap: int | Sequence[int] = 0,
-        output_stride: int = 1,
+        output_stride: int | Sequence[int] = 1,
     ) -> TileGrid:
         """Return the grid that covers a scan.
 
@@ -146,7 +146,7 @@ class TileGrid:
             tile: Side lengths of a tile in pixels.
             halo: Pixels dropped at each side, for all axes or one number per axis.
             overlap: Pixels blended between neighbours, for all axes or one number per axis.
-            output_stride: Total downsampling of the network.
+            output_stride: Total downsampling of the network, for all axes or per axis.
 
         Raises:
             GeometryError: Lengths differ, or tile, halo or stride are no multiples of
@@ -161,13 +161,14 @@ class TileGrid:
                 f"each, one per axis of shape {tuple(shape)}"
             )
         axes = tuple(itertools.starmap(AxisGrid, zip(shape, tile, halos, overlaps, strict=True)))
-        for axis in axes:
+        strides = (output_stride,) * ndim if isinstance(output_stride, int) else output_stride
+        for axis, stride in zip(axes, strides, strict=True):
             for what in ("tile", "halo", "stride"):
-                if getattr(axis, what) % output_stride:
+                if getattr(axis, what) % stride:
                     raise GeometryError(
                         f"{what} {getattr(axis, what)} is no multiple of the network's "
-                        f"output_stride {output_stride} (tile {axis.tile}, halo {axis.halo}, "
-                        f"overlap {axis.overlap}): choose multiples of {output_stride}"
+                        f"output_stride {stride} (tile {axis.tile}, halo {axis.halo}, "
+                        f"overlap {axis.overlap}): choose multiples of {stride}"
                     )
         return cls(axes)
 

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Converting each small model of a test would take longer than the test.
+os.environ["SEGFOCAL_ENGINE"] = "keras"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

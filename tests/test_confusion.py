@@ -12,6 +12,8 @@ from segfocal.confusion import (
     accuracy,
     class_dice,
     class_iou,
+    class_precision,
+    class_recall,
     confusion_matrix,
     mean_over_classes,
 )
@@ -74,6 +76,18 @@ def test_matrices_of_parts_add_up_to_the_matrix_of_the_whole(pair):
     parts = zip(np.array_split(reference, 3), np.array_split(predicted, 3), strict=True)
     total = sum(confusion_matrix(r, p, CLASSES) for r, p in parts)
     assert total.tolist() == confusion_matrix(reference, predicted, CLASSES).tolist()
+
+
+def test_precision_and_recall_are_those_of_scikit_learn(pair):
+    reference, predicted = pair
+    counted = reference.ravel() >= 0
+    truth, found = reference.ravel()[counted], predicted.ravel()[counted]
+    matrix = confusion_matrix(reference, predicted, CLASSES)
+    precision, recall, _, _ = metrics.precision_recall_fscore_support(
+        truth, found, labels=range(CLASSES), zero_division=np.nan
+    )
+    np.testing.assert_allclose(class_precision(matrix), precision)
+    np.testing.assert_allclose(class_recall(matrix), recall)
 
 
 def test_a_class_that_occurs_nowhere_has_no_score_and_does_not_enter_the_mean():

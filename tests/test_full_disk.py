@@ -93,7 +93,7 @@ class FullDisk:
             return Watched(file, spend) if set(mode) & set("wa+x") else file
 
         for module in ("segfocal.engine.scratch", "segfocal.engine.journal",
-                       "segfocal.io.nifti_writer"):  # fmt: skip
+                       "segfocal.io.nifti_file", "segfocal.io.raw_volume"):  # fmt: skip
             monkeypatch.setattr(f"{module}.open", watched, raising=False)
         for owner, name in ((os, "fsync"), (os, "replace"), (os, "mkdir"),
                             (pathlib.Path, "write_text")):  # fmt: skip

@@ -62,6 +62,18 @@ def test_ignored_pixels_alone_count_nothing():
     assert float(metric.result()) == 0
 
 
+def test_of_several_possible_classes_none_is_counted():
+    pairs = list(batches(2))
+    indices, sets = MeanIoU(CLASSES), MeanIoU(CLASSES)
+    for labels, logits in pairs:
+        indices.update_state(labels, logits)
+        possible = np.where((labels >= 0)[..., None], np.eye(CLASSES)[labels], 1)
+        possible[labels == -1, 0] = 0  # all, or all but one
+        sets.update_state(possible, logits)
+    np.testing.assert_array_equal(np.asarray(sets.matrix), np.asarray(indices.matrix))
+    assert np.asarray(sets.matrix).sum() > 0
+
+
 def test_reset_forgets_what_was_seen():
     first, second = batches(2)
     metric = MeanIoU(CLASSES)

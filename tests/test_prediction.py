@@ -189,7 +189,7 @@ def test_wrong_input_gives_one_clear_line_and_writes_nothing(scene_model, saved,
     cases = [
         (saved, tmp_path / "none.tif", {}, ScanNotFoundError, "none.tif"),
         (saved, text, {}, ScanError, "text.tif"),
-        (saved, VOLUME, {}, ScanError, "3 spatial axes; the model works on 2"),
+        (saved, VOLUME, {}, ChannelError, "has 1 channel; the model expects 5 channels"),
         (saved, write_scene(tmp_path / "3.tif", 3), {}, ChannelError,
          "has 3 channels; the model expects 5 channels"),
         (saved, named, {}, ChannelError, "swir1 is missing"),
@@ -375,3 +375,28 @@ def test_a_scan_is_never_replaced_by_its_labels(scene_model, tmp_path):
 def test_sides_for_another_number_of_axes_are_refused(scene_model):
     with pytest.raises(GeometryError, match="expected one or 2, one per axis"):
         sf.stream(scene_model, sf.MemoryScan(np.zeros((64, 64, 5))), tile=(64, 64, 64))
+
+
+def test_bands_in_files_of_their_own_give_the_same_labels(saved, tmp_path):
+    with rasterio.open(SCENE) as scan:
+        profile = {**scan.profile, "count": 1, "driver": "GTiff", "tiled": False}
+        profile = {key: profile[key] for key in profile if not key.startswith("block")}
+        paths = [tmp_path / f"{name}.tif" for name in BANDS]
+        for index, path in enumerate(paths, start=1):
+            with rasterio.open(path, "w", **profile) as band:
+                band.write(scan.read(index), 1)
+                band.descriptions = (scan.descriptions[index - 1],)
+    sf.predict(saved, SCENE, tmp_path / "whole.tif")
+    sf.predict(saved, paths[::-1], tmp_path / "parts.tif")
+    with rasterio.open(tmp_path / "whole.tif") as a, rasterio.open(tmp_path / "parts.tif") as b:
+        np.testing.assert_array_equal(a.read(), b.read())
+        assert (a.crs, a.transform, a.nodata) == (b.crs, b.transform, b.nodata)
+    provenance = json.loads((tmp_path / "parts.tif.json").read_text())
+    assert [Path(file["path"]).name for file in provenance["input"]["files"][:2]] == [
+        "swir1.tif",
+        "nir.tif",
+    ]
+    with pytest.raises(OutputError, match="is the scan itself"):
+        sf.predict(saved, paths, paths[2], overwrite=True)
+    with pytest.raises(ChannelError, match="swir1 is missing"):
+        sf.predict(saved, paths[:4], tmp_path / "less.tif")

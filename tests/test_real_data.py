@@ -8,6 +8,7 @@ import pytest
 import rasterio
 
 import segfocal as sf
+from segfocal.errors import SegfocalWarning
 
 
 @pytest.mark.parametrize(
@@ -54,3 +55,70 @@ def test_volumes_keep_their_geometry(name, shared_data, tmp_path):
     assert seen.GetDirection() == expected.GetDirection()
     assert seen.GetSpacing() == expected.GetSpacing()
     assert set(np.unique(np.asarray(labels.dataobj))) <= {0, 1}
+
+
+class Thirds:
+    """Three classes by the share of each scan's own range: a model that costs nothing."""
+
+    ndim, output_stride, hash, engine, batch_matters = 3, 1, "thirds", "numpy", False
+
+    def __init__(self, channels=1):
+        self.card = sf.Card(
+            ndim=3,
+            channels=tuple({"name": f"c{i}"} for i in range(channels)),
+            classes=tuple(
+                {"value": v, "name": name, "color": (v, 9, 0)}
+                for v, name in ((0, "low"), (1, "middle"), (4, "high"))
+            ),
+            tile=(96, 96, 96),
+            orientation="RAS",
+            normalization={"method": "percentile", "region": "valid"},
+        )
+
+    def __call__(self, values, valid):
+        near = 1 / (0.01 + np.abs(values.mean(-1, keepdims=True) - np.float32([0.1, 0.5, 0.9])))
+        return near / near.sum(-1, keepdims=True)
+
+
+def check_geometry(scan_path, labels_path):
+    itk = pytest.importorskip("SimpleITK")
+    scan, labels = nibabel.load(scan_path), nibabel.load(labels_path)
+    np.testing.assert_array_equal(labels.affine, scan.affine)
+    for field in ("qform_code", "sform_code", "xyzt_units"):
+        assert labels.header[field] == scan.header[field]
+    seen, expected = itk.ReadImage(str(labels_path)), itk.ReadImage(str(scan_path))
+    for what in ("GetSize", "GetOrigin", "GetDirection", "GetSpacing"):
+        assert getattr(seen, what)() == getattr(expected, what)()
+
+
+@pytest.mark.parametrize("patient", ["STS_008", "STS_019"])
+def test_modalities_of_a_patient_lie_on_the_grid_of_the_first(shared_data, tmp_path, patient):
+    folder = shared_data / "med_sts_sarcoma" / patient
+    paths = [folder / f"{name}_image.nii.gz" for name in ("MR_T1", "CT", "PET")]
+    with pytest.warns(SegfocalWarning, match="is resampled to the grid of") as told:
+        sf.predict(Thirds(3), paths, tmp_path / "labels.nii.gz", uncertainty=True)
+    assert len(told) == 2
+    check_geometry(paths[0], tmp_path / "labels.nii.gz")
+    for path in paths:
+        sf.predict(Thirds(), path, tmp_path / path.name, fill_holes="all", min_volume=100)
+        check_geometry(path, tmp_path / path.name)
+
+
+def test_small_and_whole_heads_keep_their_geometry(shared_data, tmp_path):
+    hippocampi = sorted((shared_data / "med_msd_hippocampus" / "imagesTr").glob("*.nii.gz"))[:10]
+    others = [
+        shared_data / "med_colin27_aal" / "ch2.nii.gz",
+        *(shared_data / "med_tptbox_spine").glob("*_ct.nii.gz"),
+        *(shared_data / "med_tptbox_spine").glob("*_T2w.nii.gz"),
+    ]
+    assert (len(hippocampi), len(others)) == (10, 3)
+    for path in hippocampi + others:
+        sf.predict(Thirds(), path, tmp_path / path.name)
+        check_geometry(path, tmp_path / path.name)
+        values = np.asarray(nibabel.load(path).dataobj, np.float64)
+        low, high = np.percentile(values, [0.5, 99.5])
+        share = np.clip((values - low) / (high - low), 0, 1)
+        expected = np.array([0, 1, 4])[np.digitize(share, [0.3, 0.7])]
+        found = np.asarray(nibabel.load(tmp_path / path.name).dataobj)
+        sure = (np.abs(share - 0.3) > 1e-3) & (np.abs(share - 0.7) > 1e-3)
+        np.testing.assert_array_equal(found[sure], expected[sure])

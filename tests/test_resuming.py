@@ -517,3 +517,45 @@ def run_and_kill(scene, out, seconds, assembly=False):
 
 def is_assembling(out):
     return any(out.parent.glob(".labels.tif.*.partial/scratch/labels.vrt"))
+
+
+VOLUME_RUN = RUN.replace("Stub(slow=float(sys.argv[3]))", "Stub(slow=float(sys.argv[3]), ndim=3)")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_volumes_killed_at_random_moments(tmp_path, suffix):
+    assert VOLUME_RUN != RUN
+    voxels = np.random.default_rng(0).integers(0, 255, (40, 50, 160)).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([-1.0, 2, 1.5, 1])), tmp_path / f"v{suffix}")
+    folder = tmp_path / "out"
+    folder.mkdir()
+    out = folder / f"labels{suffix}"
+    started = time.monotonic()
+    whole = run(VOLUME_RUN, tmp_path / f"v{suffix}", out, 0.01)
+    seconds = time.monotonic() - started
+    assert whole.returncode == 0, whole.stderr
+    expected, names = digest(out), visible(folder)
+    rng = np.random.default_rng()
+    killed = 0
+    while killed < 6:
+        shutil.rmtree(folder)
+        folder.mkdir()
+        ended = False
+        while not ended:
+            process = subprocess.Popen(
+                [sys.executable, "-c", VOLUME_RUN, tmp_path / f"v{suffix}", out, "0.01"],
+                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+            )  # fmt: skip
+            try:
+                _, errors = process.communicate(timeout=float(rng.uniform(0.3, 1) * seconds))
+                assert process.returncode == 0, errors
+                ended = True
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.communicate()
+                ended = out.exists()  # killed behind the last rename
+                killed += not ended
+        assert digest(out) == expected
+        assert visible(folder) == names

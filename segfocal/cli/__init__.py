@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
+from typing import Any
+
 import click
 
+from segfocal.cli.assemble import assemble
+from segfocal.cli.console import tell
 from segfocal.cli.convert_weights import convert_weights
 from segfocal.cli.demo import demo
 from segfocal.cli.evaluate import evaluate
 from segfocal.cli.export import export
 from segfocal.cli.info import info
+from segfocal.cli.plan import plan
 from segfocal.cli.predict import predict
+from segfocal.cli.quantize import quantize
+from segfocal.cli.spec import spec
 from segfocal.cli.stopping import catch_signals
 from segfocal.cli.train import train
-from segfocal.errors import SegfocalError
+from segfocal.errors import SegfocalError, SegfocalWarning
 from segfocal.unfinished import kept
 from segfocal.version import __version__
 
@@ -49,11 +57,39 @@ def segfocal(debug: bool) -> None:
     """
 
 
-for command in (demo, info, predict, train, evaluate, export, convert_weights):
+for command in (
+    demo,
+    info,
+    plan,
+    predict,
+    assemble,
+    train,
+    evaluate,
+    export,
+    quantize,
+    convert_weights,
+    spec,
+):
     segfocal.add_command(command)
 
 
 def main() -> None:
     """Run the command line."""
     catch_signals()
+    _print_warnings()
     segfocal(prog_name="segfocal")
+
+
+def _print_warnings() -> None:
+    """Print segfocal's own warnings as lines for people, each once; others as Python does."""
+    others, told = warnings.showwarning, set()
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if not issubclass(category, SegfocalWarning):
+            others(message, category, *where, **more)
+        elif str(message) not in told:
+            told.add(str(message))
+            tell(f"warning: {message}")
+
+    warnings.showwarning = show
+    warnings.simplefilter("always", SegfocalWarning)

@@ -42,6 +42,39 @@ def tiling_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of tiled inference to a command."""
     for option in (
         click.option(
+            "--interpolation",
+            type=click.Choice(["1", "3"]),
+            default="1",
+            show_default=True,
+            callback=lambda context, option, value: int(value),
+            help="How a scan is resampled: 1 linearly, 3 by a cubic spline.",
+        ),
+        click.option(
+            "--resample",
+            type=click.Choice(["auto", "never", "always"]),
+            default="auto",
+            show_default=True,
+            help="Resample the scan to the resolution that the model was trained at, and the "
+            "result back to the scan's pixels. auto: volumes whose spacing differs by more than "
+            "1 %; always: scenes too.",
+        ),
+        click.option(
+            "--precision",
+            type=click.Choice(["float32", "bfloat16"]),
+            default="float32",
+            show_default=True,
+            help="bfloat16: let OpenVINO compute in it, on processors that have it; some 1e-2 off.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["auto", "keras", "openvino", "onnxruntime"]),
+            default="auto",
+            show_default=True,
+            help="What runs the network. A .keras model is converted for OpenVINO or ONNX Runtime "
+            "once. auto: OpenVINO where it is installed, there is no GPU and the model can be "
+            "converted, else Keras.",
+        ),
+        click.option(
             "--exact-context",
             is_flag=True,
             help="Measure frozen means block by block, a pass over the scan for each.",

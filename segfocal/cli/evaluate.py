@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tiling_options
+from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tell, tiling_options
+
+if TYPE_CHECKING:
+    from segfocal.scores import Evaluation
 
 
 @click.command()
@@ -16,6 +19,23 @@ from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tiling_options
 @click.argument("spec", type=PATH)
 @click.option("--split", default="test", show_default=True)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for label maps and scores.")
+@click.option(
+    "--distances/--no-distances",
+    default=True,
+    show_default=True,
+    help="Measure distances between boundaries: HD95, NSD, average.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(min=0),
+    help="Distance within which boundaries count as equal (NSD), in millimetres or units of the "
+    "CRS. Default: the longest side of a pixel.",
+)
+@click.option(
+    "--calibration",
+    is_flag=True,
+    help="Measure whether probabilities can be taken at their word. Runs the network once more.",
+)
 @tiling_options
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
@@ -24,11 +44,17 @@ def evaluate(
     spec: Path,
     split: str,
     output: Path,
+    distances: bool,
+    tolerance: float | None,
+    calibration: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Segment the scans of a split of SPEC with MODEL and score them against their labels.
+
+    The output folder gets a label map per case, scores.json, scores.csv and the report,
+    scores.html.
 
     Example: segfocal evaluate runs/landcover/model.keras data_specs/nc_landcover.yaml
     -o runs/landcover/test
@@ -42,26 +68,64 @@ def evaluate(
             dataset,
             split,
             out=output,
+            distances=distances,
+            tolerance=tolerance,
+            calibration=calibration,
             overwrite=overwrite,
             progress=lambda done, total: report("tiles", done, total),
+            notice=tell,
             **options,
         )
-    scores = result.as_json()
     if as_json:
-        click.echo(json.dumps(scores, indent=2))
+        click.echo(json.dumps(result.as_json(), indent=2))
         return
+    _print_table(result)
+    for note in result.notes:
+        click.echo(f"note: {note}")
+    click.echo(f"report: {output / 'scores.html'}")
+
+
+def _print_table(result: Evaluation) -> None:
+    """Print a row per class, and the means."""
+    scores = result.as_json()
+    measured = result.tolerance is not None
     width = max(len(name) for name in (*result.classes, "mean"))
-    click.echo(f"{'':{width}}{'IoU':>9}{'Dice':>9}{'pixels':>13}")
+    head = f"{'':{width}}{'IoU':>8}{'Dice':>8}{'prec.':>8}{'recall':>8}"
+    head += f"{'HD95':>10}{'NSD':>8}" if measured else ""
+    click.echo(f"{head}{'pixels':>14}")
     for row in scores["classes"]:
+        line = f"{row['name']:{width}}"
+        line += "".join(f"{_text(row[name]):>8}" for name in ("iou", "dice", "precision", "recall"))
+        if measured:
+            over = row["over_cases"]
+            line += f"{_text(over['hd95']['mean'], 2):>10}{_text(over['nsd']['mean']):>8}"
+        click.echo(f"{line}{row['pixels']:>14}")
+    line = f"{'mean':{width}}{_text(scores['mean_iou']):>8}{_text(scores['mean_dice']):>8}"
+    line += " " * (34 if measured else 16)
+    click.echo(f"{line}{scores['pixels']:>14}")
+    click.echo(f"accuracy {_with_interval(scores, 'accuracy')}")
+    cases = len(result.cases)
+    if result.background is not None:
+        over = "case" if cases == 1 else f"{cases} cases"
+        click.echo(f"foreground Dice over {over} {_with_interval(scores, 'foreground_dice')}")
+    if measured:
         click.echo(
-            f"{row['name']:{width}}{_text(row['iou']):>9}{_text(row['dice']):>9}{row['pixels']:>13}"
+            f"HD95 in {result.distance_unit}, NSD within {result.tolerance:g} "
+            f"{result.distance_unit}" + (": means over cases" if cases > 1 else "")
         )
-    click.echo(
-        f"{'mean':{width}}{_text(scores['mean_iou']):>9}{_text(scores['mean_dice']):>9}"
-        f"{scores['pixels']:>13}"
-    )
-    click.echo(f"accuracy {_text(scores['accuracy'])}; written to {output}")
+    if result.calibration is not None:
+        calibration = scores["calibration"]
+        temperature = _text(calibration["temperature"], 2)
+        click.echo(f"calibration error {_text(calibration['ece'])}, best temperature {temperature}")
 
 
-def _text(score: float | None) -> str:
-    return "-" if score is None else f"{score:.3f}"
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    interval = scores["intervals"][name]
+    if interval is None:
+        return _text(scores[name])
+    low, high = (_text(bound) for bound in interval)
+    return f"{_text(scores[name])} (95 % interval {low} to {high})"
+
+
+def _text(score: float | None, digits: int = 3) -> str:
+    return "-" if score is None else f"{score:.{digits}f}"

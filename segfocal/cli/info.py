@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from segfocal.cli.class_table import class_table
+
 
 @click.command()
 @click.argument("path", type=str)
@@ -20,8 +22,12 @@ def info(path: str, as_json: bool) -> None:
         click.echo(json.dumps(found, indent=2))
         return
     card = found.pop("card", None)
+    result = found.get("provenance", {}).get("result", {})
+    classes = result.pop("classes", [])
     for key, value in {**found, **(card or {})}.items():
         click.echo(f"{key + ':':18}{_line(value)}")
+    if classes:
+        click.echo(class_table(classes, result.get("invalid_pixels", 0)))
 
 
 def _line(value: Any) -> str:

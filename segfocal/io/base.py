@@ -17,9 +17,11 @@ A scan is a grid of pixels with named channels that is read by windows and never
 * A closed scan raises ``ValueError`` on read. Scans are context managers.
 
 Implementations: :class:`~segfocal.io.geotiff.RasterScan`,
-:class:`~segfocal.io.nifti.VolumeScan`, :class:`~segfocal.io.memory.MemoryScan`; one contract
-test (``tests/io/test_scan_contract.py``) runs over all of them. Any object with these
-members is a scan.
+:class:`~segfocal.io.nifti.VolumeScan`, :class:`~segfocal.io.memory.MemoryScan`, and of other scans
+a region (:func:`~segfocal.io.cropping.crop`) or another resolution
+(:class:`~segfocal.io.resampling.ResampledScan`); one contract test
+(``tests/io/test_scan_contract.py``) runs over all of them. Any object with these members is a
+scan.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import numpy as np
 
 from segfocal.types import Patch, Window
 
-__all__ = ["Scan", "check_window"]
+__all__ = ["Scan", "check_window", "grid_of"]
 
 
 @runtime_checkable
@@ -88,6 +90,13 @@ class Scan(Protocol):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None: ...
+
+
+def grid_of(scan: Scan) -> Scan:
+    """Return the scan that says where another one lies: of several files stacked, the first."""
+    while hasattr(scan, "grid"):  # views may stand on views
+        scan = scan.grid
+    return scan
 
 
 def check_window(window: Window, shape: tuple[int, ...]) -> None:

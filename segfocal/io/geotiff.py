@@ -25,6 +25,9 @@ from segfocal.errors import ScanError, ScanNotFoundError
 from segfocal.io.base import check_window
 from segfocal.io.channels import channel_indices, numbered_names
 from segfocal.io.formats import check_is_file
+from segfocal.io.network import check_stays_local
+from segfocal.io.vrt_sources import check_sources_end
+from segfocal.io.warping import warped_onto
 from segfocal.types import BoolArray, Patch, Window, window_shape
 
 __all__ = ["GDAL_CACHE_BYTES", "RasterScan", "limit_gdal_cache"]
@@ -40,7 +43,9 @@ def limit_gdal_cache() -> None:
 
 
 def _open(name: str) -> rasterio.DatasetReader:
+    check_stays_local(name)
     check_is_file(name)
+    check_sources_end(name)
     limit_gdal_cache()
     # A scan is data: no code in a VRT is run, whatever the environment allows.
     set_gdal_config("GDAL_VRT_ENABLE_PYTHON", "NO")
@@ -75,20 +80,30 @@ class RasterScan:
         files: Names of the files that GDAL reads: the file, masks, sources of a VRT.
         flip_rows: True when the file is south-up, so that row 0 of the scan is its last row.
 
+    Args:
+        path: Anything that GDAL opens.
+        onto: A scan on whose grid this one is to be read: it is resampled bilinearly where it
+            lies on another, window by window; pixels that it does not reach are not valid.
+
     Raises:
         ScanNotFoundError: There is no such file.
-        ScanError: The file is not a raster with real-valued bands.
+        ScanError: The file is not a raster with real-valued bands, or cannot be brought onto
+            the other grid.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, onto: RasterScan | None = None) -> None:
         self.name = os.fspath(path)
         self._lock = threading.Lock()
         source = _open(self.name)
+        self._file = source
         self._source: rasterio.DatasetReader | None = source
         try:
+            if onto is not None:
+                source = self._source = warped_onto(source, self.name, onto)
             self._describe(source)
         except BaseException:
             source.close()
+            self._file.close()
             raise
 
     def _describe(self, source: rasterio.DatasetReader) -> None:
@@ -232,6 +247,7 @@ class RasterScan:
         with self._lock:
             if self._source is not None:
                 self._source.close()
+                self._file.close()
                 self._source = None
 
     def __enter__(self) -> Self:

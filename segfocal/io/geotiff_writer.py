@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import warnings
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError  # raised by shutil.copy, exported nowhere else
+from rasterio.control import GroundControlPoint
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window as RasterWindow
 
@@ -73,6 +74,7 @@ class RasterLabelWriter:
         self._shape: tuple[int, ...] = scan.shape
         self._flip = isinstance(scan, RasterScan) and scan.flip_rows
         self._block = block_side(scan.shape)
+        self._points: Sequence[GroundControlPoint] = ()
         self._partial: dict[Block, NDArray[np.generic]] = {}
         self._missing: dict[Block, int] = {}  # pixels still to come, of blocks begun
         limit_gdal_cache()
@@ -114,6 +116,7 @@ class RasterLabelWriter:
                 tags["AREA_OR_POINT"] = scan.area_or_point
             if scan.gcps[0]:
                 scratch.gcps = scan.gcps
+                self._points = scan.gcps[0]
             if scan.rpcs is not None:
                 scratch.rpcs = scan.rpcs
         scratch.update_tags(**tags)
@@ -188,7 +191,7 @@ class RasterLabelWriter:
         described = self._path.with_suffix(".vrt")
         with writing(destination, *GDAL_ERRORS, ElementTree.ParseError), quiet():
             rasterio.shutil.copy(self._path, described, driver="VRT")
-            _name_categories(described, self._card)
+            _complete(described, self._card, self._points)
             rasterio.shutil.copy(
                 described, self._pending.main, compress="DEFLATE", bigtiff="IF_SAFER",
                 **self._layout_options(),
@@ -233,8 +236,11 @@ def quiet() -> warnings.catch_warnings[None]:
     return warnings.catch_warnings(action="ignore", category=NotGeoreferencedWarning)
 
 
-def _name_categories(vrt: Path, card: Card) -> None:
-    """Add class names to a VRT, the only way to GDAL's category names from rasterio."""
+def _complete(vrt: Path, card: Card, points: Sequence[GroundControlPoint]) -> None:
+    """Add class names to a VRT, the only way to GDAL's category names from rasterio.
+
+    And all digits of ground control points, of which GDAL writes thirteen.
+    """
     tree = ElementTree.parse(vrt)
     band = tree.getroot().find("VRTRasterBand")
     if band is None:
@@ -243,4 +249,7 @@ def _name_categories(vrt: Path, card: Card) -> None:
     names = {label.value: label.name for label in card.classes}
     for value in range(max(names) + 1):
         ElementTree.SubElement(categories, "Category").text = names.get(value, "")
+    for element, point in zip(tree.getroot().iterfind("GCPList/GCP"), points, strict=True):
+        for name, number in zip("XYZ", (point.x, point.y, point.z or 0.0), strict=True):
+            element.set(name, repr(float(number)))
     tree.write(vrt, encoding="utf-8")

@@ -6,10 +6,10 @@ import warnings
 
 import numpy as np
 
-from segfocal.errors import ScanError
-from segfocal.io.base import Scan
+from segfocal.errors import ScanError, SegfocalWarning
+from segfocal.io.base import Scan, grid_of
 
-__all__ = ["check_same_grid"]
+__all__ = ["check_same_grid", "lie_on_the_same_grid"]
 
 TOLERANCE = 1e-3
 """Largest distance of corresponding corners, in pixels: headers are rounded differently."""
@@ -31,10 +31,13 @@ def check_same_grid(scan: Scan, other: Scan) -> None:
             "same grid: resample one onto the other"
         )
     here, there = scan.georeference(), other.georeference()
-    for key in ("transform", "affine"):
-        if here.get(key) is None or there.get(key) is None:
+    for key, mine, its in (
+        ("transform", here.get("transform"), there.get("transform")),
+        ("affine", _canonical_affine(scan), _canonical_affine(other)),
+    ):
+        if mine is None or its is None:
             continue
-        apart = _corner_distance(_matrix(here[key]), _matrix(there[key]), scan.shape)
+        apart = _corner_distance(_matrix(mine), _matrix(its), scan.shape)
         if apart > TOLERANCE:
             raise ScanError(
                 f"{other.name} lies up to {apart:.3g} pixels away from {scan.name} ({key}s "
@@ -44,11 +47,26 @@ def check_same_grid(scan: Scan, other: Scan) -> None:
         warnings.warn(
             f"{other.name} and {scan.name} have the same transform but different CRS tags; they "
             "are taken to coincide",
+            SegfocalWarning,
             stacklevel=2,
         )
 
 
-def _matrix(numbers: list[float] | list[list[float]]) -> np.ndarray:
+def lie_on_the_same_grid(scan: Scan, other: Scan) -> bool:
+    """Return whether :func:`check_same_grid` would pass."""
+    try:
+        check_same_grid(scan, other)
+    except ScanError:
+        return False
+    return True
+
+
+def _canonical_affine(scan: Scan) -> np.ndarray | None:
+    """Return the affine of what a volume's ``read`` returns: files may be stored otherwise."""
+    return getattr(grid_of(scan), "canonical_affine", None)
+
+
+def _matrix(numbers: np.ndarray | list[float]) -> np.ndarray:
     """Return an affine as a square matrix, from rasterio's six numbers or nibabel's rows."""
     values = np.asarray(numbers, np.float64)
     if values.ndim == 2:

@@ -31,7 +31,9 @@ def scan_identity(scan: Scan) -> dict[str, Any]:
     An array in memory has no identity beyond its name and shape.
     """
     names = list(dict.fromkeys((scan.name, *getattr(scan, "files", ()))))
+    described = getattr(scan, "described", None)
     return {
+        **({} if described is None else {"described": described}),
         "path": os.path.abspath(scan.name) if is_local_path(scan.name) else scan.name,
         "shape": list(scan.shape),
         "channels": list(scan.channels),

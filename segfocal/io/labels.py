@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.errors import OutputError, ScanError
-from segfocal.io.base import Scan, check_window
+from segfocal.io.base import Scan, check_window, grid_of
 from segfocal.types import BoolArray, Window, window_shape
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def open_label_writer(
     """
     if layout not in get_args(Layout):
         raise OutputError(f"layout {layout!r}; expected one of {', '.join(get_args(Layout))}")
-    name = pending.destination.name.lower()
+    name, scan = pending.destination.name.lower(), grid_of(scan)
     if len(scan.shape) == 2:
         if name.endswith(_RASTER_SUFFIXES):
             from segfocal.io.geotiff_writer import RasterLabelWriter

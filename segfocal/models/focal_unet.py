@@ -101,7 +101,7 @@ class FocalUNet(keras.Model):
             card = Card.from_json(dict(card))
         for what, given, known in (
             ("num_classes", num_classes, card.num_classes),
-            ("in_channels", in_channels, len(card.channels)),
+            ("in_channels", in_channels, len(card.network_channels)),
             ("ndim", ndim, card.ndim),
             ("task", task, card.task),
         ):
@@ -111,7 +111,7 @@ class FocalUNet(keras.Model):
             raise ValueError(
                 f"upsampling={upsampling!r}; expected 'nearest', 'linear' or 'transposed'"
             )
-        ndim, channels = card.ndim, len(card.channels)
+        ndim, channels = card.ndim, len(card.network_channels)
         backbone = resolve_encoder(encoder, channels, preset, ndim, dtype)
         stride = 32
 
@@ -127,8 +127,8 @@ class FocalUNet(keras.Model):
         pad = PadToMultiple((stride,) * ndim, dtype="float32", name="pad")
         usable = pad(ops.cast(ops.expand_dims(inputs["valid"], -1), "float32")) > 0.5
         x = Standardize(
-            tuple(channel.mean for channel in card.channels),
-            tuple(channel.std for channel in card.channels),
+            tuple(channel.mean for channel in card.network_channels),
+            tuple(channel.std for channel in card.network_channels),
             dtype=dtype,
             name="standardize",
         )(pad(inputs["image"]), usable)

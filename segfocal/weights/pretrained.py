@@ -200,7 +200,7 @@ def load_encoder(
     if isinstance(model, FocalUNet):
         encoder = model.encoder
         if channels is None:
-            channels = [channel.name for channel in model.card.channels]
+            channels = [channel.name for channel in model.card.network_channels]
     if not isinstance(encoder, FocalNet):
         raise ModelError(f"the model's encoder is a {type(encoder).__name__}; expected a FocalNet")
     target = Architecture.of_model(encoder)

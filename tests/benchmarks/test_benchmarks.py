@@ -39,3 +39,17 @@ def test_a_benchmark_writes_its_tables(script, expected, tmp_path):
     assert "old" not in written
     for line in expected:
         assert line in written
+
+
+@pytest.mark.slow
+def test_memory_of_volumes_does_not_grow_with_their_length():
+    """Sizes at which a process shows what it keeps; the benchmark's own are 20 times larger."""
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / "volume_memory.py"), "--side", "256",
+         "400", "1600"],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("256 x 256 x") == 4
+    assert "reached the aim" in done.stdout

@@ -39,7 +39,7 @@ def model(tmp_path_factory):
     return path
 
 
-@pytest.mark.parametrize("name", ["demo", "info", "predict", "train", "evaluate"])
+@pytest.mark.parametrize("name", ["demo", "info", "plan", "predict", "train", "evaluate"])
 def test_every_command_explains_itself(name):
     done = invoke(name, "--help")
     assert done.exit_code == 0
@@ -50,7 +50,11 @@ def test_every_command_explains_itself(name):
 def test_predict_writes_labels_and_says_so(model, tmp_path):
     done = invoke("predict", model, SCENE, "-o", tmp_path / "labels.tif", "--tile", "128,64")
     assert done.exit_code == 0, done.output
-    assert re.search(r"labels\.tif: 443 x 489 pixels, \d+ tiles, [\d.]+ s\n$", done.stdout)
+    first, *table = done.stdout.splitlines()
+    assert re.search(r"labels\.tif: 443 x 489 pixels, \d+ tiles, [\d.]+ s$", first)
+    assert table[0].split() == ["value", "class", "pixels", "ha", "share"]
+    assert table[-1].split()[:2] == ["no", "data"]
+    assert table == invoke("info", tmp_path / "labels.tif").stdout.splitlines()[-9:]
     assert done.stderr == ""
     as_json = invoke("predict", model, SCENE, "-o", tmp_path / "b.tif", "--json")
     result = json.loads(as_json.stdout)
@@ -58,6 +62,11 @@ def test_predict_writes_labels_and_says_so(model, tmp_path):
         counts = np.bincount(labels.read(1).ravel(), minlength=256)
     assert result["class_pixels"] == counts[1:8].tolist()
     assert result["invalid_pixels"] == counts[255]
+    table = invoke("predict", model, SCENE, "-o", tmp_path / "b.tif").stdout.splitlines()[1:]
+    for row, label in zip(table[1:8], result["classes"], strict=True):
+        cells = row.split()
+        assert cells[:3] == [str(label["value"]), label["name"], str(label["pixels"])]
+        assert float(cells[3]) == pytest.approx(counts[label["value"]] * 0.0285**2 * 100, abs=6e-3)
 
 
 def test_evaluate_prints_a_row_per_class(model, tmp_path):
@@ -84,6 +93,14 @@ def test_train_then_predict(tmp_path):
     again = invoke("predict", result["model"], VOLUME, "-o", tmp_path / "labels.nii.gz")
     assert again.exit_code == 0, again.output
     assert "73 x 73 x 47 pixels" in again.stdout
+    table = again.stdout.splitlines()[1:]
+    assert table[0].split() == ["value", "class", "voxels", "ml"]
+    counted = [int(row.split()[-2]) for row in table[1:]]
+    assert sum(counted) == 73 * 73 * 47
+    for count, row in zip(counted, table[1:], strict=True):  # voxels of 1.5 mm
+        assert float(row.split()[-1]) == pytest.approx(count * 1.5**3 / 1000, abs=6e-4)
+    told = invoke("info", tmp_path / "labels.nii.gz").stdout
+    assert table[2] in told.splitlines()
 
 
 def test_info_describes_scans_models_and_specs(model):
@@ -109,7 +126,7 @@ def test_errors_are_one_line_with_exit_code_2(model, tmp_path):
     landsat = bundled_spec("nc_landcover.yaml")
     cases = [
         (("predict", model, tmp_path / "no.tif", "-o", out), "no.tif"),
-        (("predict", model, VOLUME, "-o", out), "the model works on 2"),
+        (("predict", model, VOLUME, "-o", out), "has 1 channel; the model expects 5 channels"),
         (("predict", SCENE, SCENE, "-o", out), "expected a .keras file"),
         (("predict", model, SCENE, "-o", existing), "--overwrite"),
         (("predict", model, SCENE, "-o", out, "--tile", "50"), "no multiple"),
@@ -117,7 +134,6 @@ def test_errors_are_one_line_with_exit_code_2(model, tmp_path):
         (("evaluate", model, tmp_path / "no.yaml", "-o", tmp_path / "e"), "no.yaml"),
         (("info", tmp_path / "no.nii.gz"), "no.nii.gz"),
         (("info", tmp_path), "is a folder"),
-        (("predict", model, SCENE, "-o", "."), "expected the path of a file"),
         (("evaluate", model, landsat, "-o", existing), "there.tif"),
         (("evaluate", model, landsat, "-o", existing / "sub"), "there.tif"),
         (("info", tmp_path / ("n" * 300 + ".keras")), "File name too long"),
@@ -137,6 +153,8 @@ def test_errors_are_one_line_with_exit_code_2(model, tmp_path):
 def test_wrong_usage_has_exit_code_2(model):
     assert invoke("predict", model, SCENE).exit_code == 2
     assert "no whole number" in invoke("predict", model, SCENE, "-o", "x", "--tile", "a").stderr
+    wrong = invoke("predict", model, SCENE, "-o", "x", "--interpolation", "2")
+    assert "'2' is not one of '1', '3'" in wrong.stderr
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -144,7 +162,7 @@ def test_a_stopped_run_says_how_to_continue_and_does(number, model, tmp_path):
     with rasterio.open(
         tmp_path / "big.tif", "w", driver="GTiff", width=6000, height=6000, count=5,
         dtype="uint8", tiled=True, compress="deflate", crs="EPSG:32119",
-        transform=rasterio.Affine(2, 0, 0, 0, -2, 0),
+        transform=rasterio.Affine(28.5, 0, 0, 0, -28.5, 0),
     ) as out:  # fmt: skip
         out.write(np.ones((5, 6000, 6000), np.uint8))
     run = subprocess.Popen(
@@ -348,3 +366,23 @@ def test_the_demo_beats_its_baselines(tmp_path):
     again = invoke("demo", "-o", tmp_path / "demo")
     assert again.exit_code == 2
     assert "summary.json: exists already, perhaps of an earlier demo" in again.stderr
+
+
+def test_a_plan_is_made_changed_and_trained_by(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    spec, path = bundled_spec("nc_landcover.yaml"), tmp_path / "plan.yaml"
+    done = invoke("plan", spec, "-o", path, "--patch", "64", "--batch-size", "2", "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["patch"] == [64, 64]
+    assert "reasons:\n  card.resolution: that of the scan\n" in path.read_text()
+    again = invoke("plan", spec, "-o", path)
+    assert (again.exit_code, "plan.yaml: exists already" in again.stderr) == (2, True)
+    lines = invoke("plan", spec, "-o", path, "--overwrite", "--patch", "64,32").stdout.splitlines()
+    assert lines[0] == f"{path}: nano, 1000 steps of 16 patches, 64 x 32 pixels"
+    assert [line.split()[0] for line in lines[1:3]] == ["card.resolution", "normalization.blue"]
+    path.write_text(path.read_text().replace("steps: 1000", "steps: 2"))
+    options = ("--workers", "1", "--cache", "none", "--json")
+    done = invoke("train", spec, "-o", tmp_path / "run", "--plan", path, *options)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["steps"] == 2
+    assert sf.load_plan(tmp_path / "run" / "plan.yaml") == sf.load_plan(path)

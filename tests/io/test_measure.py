@@ -3,10 +3,11 @@ from __future__ import annotations
 import nibabel as nib
 import numpy as np
 import pytest
+from rasterio.transform import Affine
 
 import segfocal as sf
 from segfocal.io import open_scan
-from segfocal.io.measure import pixel_measure
+from segfocal.io.measure import pixel_measure, row_hectares
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,30 @@ def test_voxels_are_millilitres_whatever_the_unit(tmp_path, grids, unit, factor)
 
 def test_an_array_measures_nothing():
     assert pixel_measure(sf.MemoryScan(np.zeros((2, 3, 1)))) is None
+
+
+@pytest.mark.parametrize("step", [-0.01, 0.01])
+def test_rows_of_scenes_in_degrees_are_hectares_on_the_ellipsoid(write_tif, step):
+    pyproj = pytest.importorskip("pyproj")
+    grid = Affine(0.02, 0, 12, 0, step, 61)
+    path = write_tif(np.zeros((1, 30, 9), np.uint8), crs="EPSG:4326", transform=grid)
+    with open_scan(path) as scan:
+        sizes = row_hectares(scan)
+        assert pixel_measure(scan) is None
+    geod = pyproj.Geod(ellps="WGS84")
+    north = 61 if step < 0 else 61.3
+    for row, size in enumerate(sizes):
+        top, bottom = north - 0.01 * row, north - 0.01 * (row + 1)
+        lons = np.linspace(12, 12.02, 50)  # geodesics leave parallels
+        lon = np.concatenate([lons, lons[::-1]])
+        lat = np.repeat([bottom, top], 50)
+        expected = abs(geod.polygon_area_perimeter(lon, lat)[0]) / 1e4
+        assert size == pytest.approx(expected, rel=1e-8)
+
+
+def test_rows_of_other_scans_measure_nothing(write_tif, grids):
+    for crs, grid in (("EPSG:32633", grids.north_up), ("EPSG:4326", grids.rotated)):
+        path = write_tif(np.zeros((1, 8, 9), np.uint8), crs=crs, transform=grid)
+        with open_scan(path) as scan:
+            assert row_hectares(scan) is None
+    assert row_hectares(sf.MemoryScan(np.zeros((2, 3, 1)))) is None

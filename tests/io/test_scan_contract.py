@@ -10,11 +10,17 @@ import pytest
 import rasterio
 import rasterio.shutil
 
-from segfocal.io import MemoryScan, Scan, open_scan
+from segfocal.io import MemoryScan, Scan, crop, open_scan
+from segfocal.io.described import DescribedScan
+from segfocal.io.nearest import NearestScan
+from segfocal.io.resampling import ResampledScan
 from segfocal.types import full_window
 
 CHANNELS = 3
-KINDS = ("memory-2d", "memory-3d", "tif", "tif-south-up", "vrt", "nii", "nii.gz", "nii-LPS")
+FILES = ("tif", "tif-south-up", "vrt", "nii", "nii.gz", "nii-LPS")
+SEEN_AS = ("memory-cropped", "tif-cropped", "nii-cropped", "memory-resampled")
+DESCRIBED = ("described-tif", "nearest-tif", "nearest-nii")
+KINDS = ("memory-2d", "memory-3d", *FILES, *SEEN_AS, *DESCRIBED)
 
 
 def oracle(shape: tuple[int, ...]) -> np.ndarray:
@@ -24,11 +30,34 @@ def oracle(shape: tuple[int, ...]) -> np.ndarray:
     return values
 
 
+def seen_as(
+    kind: str, write_tif: Callable[..., Path], write_nii: Callable[..., Path]
+) -> tuple[Scan, np.ndarray]:
+    """Scans that show another: a part of it, or one at twice the resolution."""
+    if kind == "memory-resampled":
+        # The nearest pixel along two axes that are as they are, and along one by halves.
+        values = oracle((12, 13, 17, CHANNELS))
+        scan = ResampledScan(MemoryScan(values, resolution=(8.0, 1.0, 1.0)), (4.0, 1.0, 1.0))
+        return scan, values.repeat(2, 0)
+    values = oracle((37, 53, CHANNELS) if kind.startswith("tif") else (11, 13, 17, CHANNELS))
+    if kind.startswith("tif"):
+        scene: Scan = open_scan(write_tif(np.moveaxis(values, -1, 0)))
+    elif kind.startswith("nii"):
+        scene = open_scan(write_nii(values))
+    else:
+        scene = MemoryScan(values, resolution=(2.0,) * 3)
+    region = tuple(slice(1 + axis, length - 2) for axis, length in enumerate(scene.shape))
+    return crop(scene, region), values[region]
+
+
 @pytest.fixture(params=KINDS)
 def case(
     request: pytest.FixtureRequest, write_tif: Callable[..., Path], write_nii: Callable[..., Path]
 ) -> Iterator[tuple[Scan, np.ndarray]]:
     kind = request.param
+    if kind in SEEN_AS:
+        yield seen_as(kind, write_tif, write_nii)
+        return
     values = oracle((37, 53, CHANNELS) if "tif" in kind else (11, 13, 17, CHANNELS))
     if kind == "vrt":
         values = oracle((37, 53, CHANNELS))
@@ -39,6 +68,15 @@ def case(
         expected = values
     elif kind == "tif":
         scan = open_scan(write_tif(np.moveaxis(values, -1, 0)))
+    elif kind == "described-tif":
+        source = open_scan(write_tif(np.moveaxis((values - 3) / 2, -1, 0)))
+        scan = DescribedScan(source, scale={"*": 2.0}, offset={"*": 3.0}, nodata={})
+    elif kind == "nearest-tif":
+        source = open_scan(write_tif(np.moveaxis(values, -1, 0)))
+        scan = NearestScan(source, source)
+    elif kind == "nearest-nii":
+        source = open_scan(write_nii(values, "volume.nii"))
+        scan = NearestScan(source, source)
     elif kind == "vrt":
         path = write_tif(np.moveaxis(values, -1, 0))
         rasterio.shutil.copy(path, path.with_suffix(".vrt"), driver="VRT")
