@@ -16,7 +16,7 @@ from segfocal.engine.engines import Engine, in_engine
 from segfocal.engine.memory import parse_bytes
 from segfocal.engine.openvino_predictor import Precision
 from segfocal.engine.predictors import as_predictor
-from segfocal.errors import ModelError, OutputError
+from segfocal.errors import GeometryError, ModelError, OutputError
 from segfocal.io import PendingOutput
 from segfocal.io.measure import distance_unit
 from segfocal.io.pending import writing
@@ -83,10 +83,10 @@ def evaluate(
     Raises:
         ModelError: The model has other classes than the spec.
         SpecError, ScanError, ChannelError, OutputError: See the messages.
-        ValueError: ``tolerance`` is negative.
+        GeometryError: ``tolerance`` is negative.
     """
     if tolerance is not None and not tolerance >= 0:
-        raise ValueError(f"tolerance {tolerance}; expected 0 or more")
+        raise GeometryError(f"tolerance {tolerance}; expected 0 or more")
     folder = Path(out)
     suffix = ".tif" if spec.ndim == 2 else ".nii.gz"
     model = in_engine(  # once for all scans

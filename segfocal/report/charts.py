@@ -65,10 +65,6 @@ def reliability_chart(calibration: Calibration) -> str:
     parts = [_axes(whole, whole, "highest probability")]
     ends = [(_along(v, whole), _up(v, whole)) for v in (0.0, 1.0)]
     (x0, y0), (x1, y1) = ends
-    parts.append(
-        f'<line class="grid" x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" '
-        'stroke-dasharray="4 4"/>'
-    )
     bins = len(calibration.pixels)
     total = max(int(calibration.pixels.sum()), 1)
     for number in range(bins):
@@ -84,6 +80,10 @@ def reliability_chart(calibration: Calibration) -> str:
             f"<title>{share:.1%} of pixels: confidence {confidence:.3f}, right {right:.3f}"
             "</title></rect>"
         )
+    parts.append(
+        f'<line x1="{x0:.1f}" y1="{y0:.1f}" x2="{x1:.1f}" y2="{y1:.1f}" '
+        'style="stroke:var(--b)" stroke-width="1.5" stroke-dasharray="5 4"/>'
+    )
     title = "Share of right pixels by the highest probability"
     return f"<figure><h3>{title}</h3>{_svg(title, ''.join(parts))}</figure>"
 

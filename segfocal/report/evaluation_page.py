@@ -112,7 +112,7 @@ def _class_table(evaluation: Evaluation, spec: DatasetSpec) -> str:
         columns += [
             f"HD95 ({unit})",
             f"NSD ({evaluation.tolerance:g} {unit})",
-            "missed or invented",
+            "HD95 ∞",
         ]
     rows: list[list[Cell]] = []
     for k, label in enumerate(spec.classes):
@@ -188,8 +188,8 @@ def _size_section(evaluation: Evaluation, spec: DatasetSpec) -> str:
     return section(f"{title} in {unit}", table(columns, rows, name="sizes"))
 
 
-def _ranking(evaluation: Evaluation) -> list[CaseScores]:
-    """Return the cases from best to worst, by the mean Dice of the classes that matter."""
+def _ranking(evaluation: Evaluation) -> list[tuple[float, CaseScores]]:
+    """Return the cases from best to worst, with the mean Dice of their foreground classes."""
 
     def score(case: CaseScores) -> float:
         dice = class_dice(case.matrix)[evaluation.foreground]
@@ -198,7 +198,7 @@ def _ranking(evaluation: Evaluation) -> list[CaseScores]:
 
     scored = [(score(case), case) for case in evaluation.cases]
     known = [pair for pair in scored if not np.isnan(pair[0])]
-    return [case for _, case in sorted(known, key=lambda pair: -pair[0])]
+    return sorted(known, key=lambda pair: -pair[0])
 
 
 def _views(
@@ -208,13 +208,14 @@ def _views(
     labels: Mapping[str, Path],
 ) -> str:
     ranking = _ranking(evaluation)
-    chosen = [("", case) for case in ranking]
+    chosen = [("", *pair) for pair in ranking]
     if len(ranking) > BEST + WORST:
         worst = ranking[: -WORST - 1 : -1]
-        chosen = [("worst: ", case) for case in worst]
-        chosen += [("best: ", case) for case in ranking[:BEST]]
+        chosen = [("worst: ", *pair) for pair in worst]
+        chosen += [("best: ", *pair) for pair in ranking[:BEST]]
+    what = "mean Dice" if evaluation.background is None else "foreground Dice"
     figures = []
-    for number, (word, case) in enumerate(chosen):
+    for number, (word, score, case) in enumerate(chosen):
         readers = cases[case.case]
         largest = max(
             readers, key=lambda reader: np.prod([s.stop - s.start for s in reader.window])
@@ -223,7 +224,7 @@ def _views(
             view_html(
                 case_view(largest, labels[case.case]),
                 spec.classes,
-                title=f"{word}{case.case}, mean Dice {text_of(case.mean_dice)}",
+                title=f"{word}{case.case}, {what} {text_of(score)}",
                 name=f"view{number}",
                 background=evaluation.background,
             )

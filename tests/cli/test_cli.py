@@ -80,6 +80,18 @@ def test_evaluate_prints_a_row_per_class(model, tmp_path):
     ]  # fmt: skip
     scores = json.loads((tmp_path / "a" / "scores.json").read_text())
     assert rows[6].split()[-1] == str(scores["classes"][5]["pixels"]) == "635"
+    assert rows[0].split() == ["IoU", "Dice", "prec.", "recall", "HD95", "NSD", "pixels"]
+    assert f"NSD within 28.5 m\nreport: {tmp_path / 'a' / 'scores.html'}\n" in done.stdout
+    again = invoke(
+        "evaluate", model, spec, "-o", tmp_path / "a", "--overwrite", "--json", "--tolerance", "57",
+        "--calibration",
+    )  # fmt: skip
+    scores = json.loads(again.stdout)
+    assert scores == json.loads((tmp_path / "a" / "scores.json").read_text())
+    assert scores["tolerance"] == 57
+    assert sum(one["pixels"] for one in scores["calibration"]["bins"]) == scores["pixels"]
+    plain = invoke("evaluate", model, spec, "-o", tmp_path / "b", "--no-distances")
+    assert plain.stdout.splitlines()[0].split() == ["IoU", "Dice", "prec.", "recall", "pixels"]
 
 
 def test_train_then_predict(tmp_path):
