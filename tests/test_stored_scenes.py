@@ -237,6 +237,19 @@ def test_a_trained_model_gives_the_same_labels_from_every_storage(tmp_path: Path
         np.testing.assert_array_equal(labels.read(1), found)
 
 
+def test_a_scene_that_changes_on_a_server_that_refuses_head(tmp_path: Path) -> None:
+    path, labels = stored_in_strips(tmp_path), tmp_path / "labels.tif"
+    with serving(tmp_path, terse=True) as (url, _):
+        runs = [in_another_process(PREDICT, f"{url}/scene.tif", str(labels)) for _ in range(2)]
+        assert [done.returncode for done in runs] == [0, 0], runs[0].stderr
+        content = bytearray(path.read_bytes())
+        content[50_000] ^= 1  # as long as before
+        path.write_bytes(content)
+        done = in_another_process(PREDICT, f"{url}/scene.tif", str(labels))
+    assert done.returncode == 1
+    assert "exists already" in done.stderr
+
+
 def test_what_is_remote_is_refused_where_only_local_files_may_be_read(tmp_path: Path) -> None:
     stored_as_cog(tmp_path)
     with serving(tmp_path) as (url, sent):

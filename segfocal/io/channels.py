@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-__all__ = ["channel_indices", "numbered_names"]
+if TYPE_CHECKING:
+    from segfocal.io.base import Scan
+
+__all__ = ["channel_indices", "numbered_names", "scaling_of"]
 
 
 def channel_indices(channels: Sequence[int] | None, count: int) -> list[int]:
@@ -27,3 +31,9 @@ def channel_indices(channels: Sequence[int] | None, count: int) -> list[int]:
 def numbered_names(stem: str, count: int) -> tuple[str, ...]:
     """Return ``("stem_1", ..., "stem_count")``: names for channels that have none."""
     return tuple(f"{stem}_{number}" for number in range(1, count + 1))
+
+
+def scaling_of(scan: Scan) -> tuple[tuple[float, float], ...]:
+    """Return scale and offset of each channel that a scan's file says and ``read`` applies."""
+    none = ((1.0, 0.0),) * len(scan.channels)
+    return tuple(getattr(scan, "scaling", none))

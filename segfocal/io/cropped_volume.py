@@ -36,7 +36,7 @@ class CroppedVolume(CroppedScan, VolumeScan):
         self.order = replace(scan.order, shape=self.shape)
         self.orientation: str = scan.orientation
         self.files: tuple[str, ...] = scan.files
-        self.header = scan.header.copy()
+        self.header, self.stored_spacing = scan.header.copy(), scan.stored_spacing
         if isinstance(self.header, nib.Nifti1Header):
             _move_header(self.header, in_file, self.affine)
 

@@ -9,8 +9,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from segfocal.errors import ScanError
 from segfocal.io.base import Scan
-from segfocal.io.channels import channel_indices
+from segfocal.io.channels import channel_indices, scaling_of
 from segfocal.types import Patch, Window
 
 __all__ = ["DescribedScan"]
@@ -25,11 +26,15 @@ class DescribedScan:
     Args:
         source: The scan; it is closed with this one.
         scale, offset: By channel name; ``"*"`` for all others.
-        nodata: Value that is not valid, before scale and offset; ``"none"``: every number
-            counts, whatever the file says.
+        nodata: Value that is not valid, as it is stored: before any scale and offset, the
+            file's own too; ``"none"``: every number counts, whatever the file says.
+
+    Raises:
+        ScanError: A scale or offset is what the file itself says and would be applied twice.
 
     Attributes:
         grid: The scan that says where this one lies.
+        twice_scaled: Channels that both the file and the description scale.
         described: What was described, as a JSON value: it decides what is read.
     """
 
@@ -50,6 +55,13 @@ class DescribedScan:
         self._scale = np.array(per_channel(scale, 1.0), np.float64)
         self._offset = np.array(per_channel(offset, 0.0), np.float64)
         self._nodata = per_channel(nodata, None)
+        self._own = scaling_of(source)
+        self._refuse_twice(source.name, names)
+        self.twice_scaled = tuple(
+            name
+            for name, own, given in zip(names, self._own, self._given(), strict=True)
+            if own != (1, 0) and given != (1, 0)
+        )
         self._scaled = bool((self._scale != 1).any() or (self._offset != 0).any())
         self.described: dict[str, Any] = {
             "scale": self._scale.tolist(),
@@ -63,6 +75,19 @@ class DescribedScan:
         self.slow_axis, self.resolution = source.slow_axis, source.resolution
         self.grid = getattr(source, "grid", source)
         self.files: tuple[str, ...] = tuple(getattr(source, "files", ()))
+
+    def _given(self) -> list[tuple[float, float]]:
+        return list(zip(self._scale.tolist(), self._offset.tolist(), strict=True))
+
+    def _refuse_twice(self, name: str, channels: Sequence[str]) -> None:
+        for channel, own, given in zip(channels, self._own, self._given(), strict=True):
+            for key, here, there, none in zip(("scale", "offset"), own, given, (1, 0), strict=True):
+                if here != none and np.isclose(here, there, rtol=1e-5, atol=0):
+                    raise ScanError(
+                        f"{name}: its header has {key} {here:g} for channel {channel!r}, which is "
+                        f"applied already, and the spec has {key} {there:g} too; take scale and "
+                        "offset out of the spec"
+                    )
 
     def georeference(self) -> dict[str, Any]:
         """Return that of the source."""
@@ -79,7 +104,7 @@ class DescribedScan:
             if nodata == "none":
                 valid[..., place] = np.isfinite(own) if own.dtype.kind == "f" else True
             elif nodata is not None:
-                valid[..., place] &= own != nodata
+                valid[..., place] &= ~_is_stored(own, nodata, *self._own[channel])
         if self._scaled:
             with np.errstate(over="ignore", invalid="ignore"):  # nodata such as -1.8e308
                 scaled = values * self._scale[chosen] + self._offset[chosen]
@@ -101,3 +126,15 @@ class DescribedScan:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _is_stored(
+    values: NDArray[Any], stored: float, scale: float, offset: float
+) -> NDArray[np.bool_]:
+    """Return where a file holds a value, given what was read with its scale and offset."""
+    if (scale, offset) == (1, 0):
+        return np.asarray(values == stored)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Read as float32; the last bits depend on who scaled.
+        room = 4 * np.finfo(np.float32).eps * (abs(stored * scale) + abs(offset))
+        return np.asarray(np.abs(values.astype(np.float64) - (stored * scale + offset)) <= room)

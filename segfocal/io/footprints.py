@@ -22,9 +22,10 @@ class Footprint:
     """The box of a window on the ground: left, bottom, right, top.
 
     Attributes:
-        crs: Name of the scene's CRS.
+        crs: Name of the scene's CRS; ``""``: it has none.
         bounds: In units of the CRS.
-        degrees: In degrees east and north.
+        degrees: In degrees east and north; NaN where they are not known: the box is then
+            comparable with those of the same ``crs`` only.
     """
 
     crs: str
@@ -38,8 +39,9 @@ def footprint_of(scan: Scan) -> Callable[[Window], Footprint] | None:
     Volumes lie in coordinates of their scanner, which say nothing of other volumes.
     """
     grid: Any = grid_of(scan)
-    if getattr(grid, "crs", None) is None or grid.transform.is_identity:
+    if not hasattr(grid, "transform") or grid.transform.is_identity:
         return None
+    from rasterio._err import CPLE_BaseError  # raised by transform, exported nowhere else
     from rasterio.errors import RasterioError
     from rasterio.warp import transform_bounds
 
@@ -52,9 +54,15 @@ def footprint_of(scan: Scan) -> Callable[[Window], Footprint] | None:
         ends = itertools.product((cols.start, cols.stop), (rows.start, rows.stop))
         x, y = np.array([on_ground(affine, *corner) for corner in ends]).T
         bounds = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
+        if crs is None:
+            return Footprint("", bounds, (np.nan,) * 4)
         try:
             degrees = transform_bounds(crs, "EPSG:4326", *bounds)
-        except (RasterioError, ValueError):  # a local CRS: comparable within itself only
+        except (
+            RasterioError,
+            CPLE_BaseError,
+            ValueError,
+        ):  # a local CRS: comparable within itself only
             degrees = (np.nan,) * 4
         return Footprint(crs.to_string(), bounds, degrees)
 

@@ -29,6 +29,11 @@ def check_is_file(name: str) -> None:
     """
     if not is_local_path(name):
         return
+    if os.path.islink(name) and not os.path.exists(name):
+        raise ScanNotFoundError(
+            f"{name}: is a link to {os.readlink(name)}, which is not there; fetch the data "
+            "(git annex get, dvc pull) or mend the link"
+        )
     if not os.path.exists(name):
         raise ScanNotFoundError(f"{name}: no such file; check the path")
     if os.path.isdir(name):

@@ -24,7 +24,7 @@ from rasterio.windows import Window as RasterWindow
 from segfocal.errors import ScanError, ScanNotFoundError
 from segfocal.io.base import check_window
 from segfocal.io.channels import channel_indices, numbered_names
-from segfocal.io.formats import check_is_file
+from segfocal.io.formats import check_is_file, is_local_path
 from segfocal.io.network import check_stays_local
 from segfocal.io.vrt_sources import check_sources_end
 from segfocal.io.warping import warped_onto
@@ -42,6 +42,9 @@ def limit_gdal_cache() -> None:
         set_gdal_config("GDAL_CACHEMAX", GDAL_CACHE_BYTES)
 
 
+_OTHER_VOLUMES = (".nrrd", ".nhdr", ".mha", ".mhd", ".dcm", ".ima", ".nii.zip")
+
+
 def _open(name: str) -> rasterio.DatasetReader:
     check_stays_local(name)
     check_is_file(name)
@@ -52,24 +55,34 @@ def _open(name: str) -> rasterio.DatasetReader:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
-            return rasterio.open(name)
+            source = rasterio.open(name)
     except (RasterioError, OSError, ValueError) as error:
         # GDAL tells a missing /vsi or http file from a broken one only by its message.
         text = " ".join(str(error).split())
         if "No such file" in text or "does not exist" in text or "404" in text:
             raise ScanNotFoundError(f"{name}: not found ({text}); check the path") from error
-        raise ScanError(
-            f"{name}: not a raster that GDAL can open ({text}); expected a GeoTIFF or another "
-            "raster file, complete and not damaged"
-        ) from error
+        expected = "expected a GeoTIFF or another raster file, complete and not damaged"
+        if name.lower().endswith(_OTHER_VOLUMES):
+            expected = (
+                "expected a NIfTI file: convert it, with SimpleITK.WriteImage or, a DICOM series, "
+                "with dcm2niix"
+            )
+        raise ScanError(f"{name}: not a raster that GDAL can open ({text}); {expected}") from error
+    try:
+        if not is_local_path(name):  # in an archive, say, where only GDAL sees what it refers to
+            check_stays_local(name, source.files)
+    except ScanError:
+        source.close()
+        raise
+    return source
 
 
 class RasterScan:
     """A raster file as a scan of axes ``(row, col)``, north-up.
 
-    Alpha bands are masks, not channels. A pixel of a channel is valid when GDAL's mask of
-    its band says so (nodata value, ``.msk`` file, internal mask), no alpha band is 0 there,
-    and it is finite. Bands with a scale or offset are returned as float32 in their units.
+    Alpha bands are masks, not channels. A pixel of a channel is valid when it is not the nodata
+    value of its band, no mask (``.msk`` file, internal mask) and no alpha band is 0 there, and it
+    is finite. Bands with a scale or offset are returned as float32 in their units.
 
     Attributes:
         crs: Coordinate reference system (rasterio's), or None.
@@ -78,6 +91,7 @@ class RasterScan:
         rpcs: Rational polynomial coefficients, or None.
         area_or_point: The file's AREA_OR_POINT tag, or None.
         files: Names of the files that GDAL reads: the file, masks, sources of a VRT.
+        scaling: Scale and offset of each channel, which ``read`` has applied.
         flip_rows: True when the file is south-up, so that row 0 of the scan is its last row.
 
     Args:
@@ -125,9 +139,10 @@ class RasterScan:
                 f"{self.name}: complex values ({types[0]}); expected real bands: convert to "
                 "amplitude first, for example with gdal_calc.py"
             )
-        scaled = [
-            (source.scales[band - 1], source.offsets[band - 1]) != (1.0, 0.0) for band in bands
-        ]
+        self.scaling = tuple(
+            (float(source.scales[band - 1]), float(source.offsets[band - 1])) for band in bands
+        )
+        scaled = [pair != (1.0, 0.0) for pair in self.scaling]
         self._alpha, self._bands, self._scaled = alpha, bands, scaled
         self.channel_note = (
             f"band {alpha[0]} is marked as alpha and taken as a mask; if it is data, run "
@@ -217,11 +232,12 @@ class RasterScan:
             raw = np.stack([source.read(band, window=box) for band in bands], dtype=self._raw_dtype)
         valid = np.ones(raw.shape, dtype=np.bool_)
         for place, band in enumerate(bands):
+            # GDAL's mask of a band is of one kind: a mask of the dataset hides the nodata value.
             flags = source.mask_flag_enums[band - 1]
-            if flags == [MaskFlags.nodata]:
-                valid[place] = ~_equals_nodata(raw[place], source.nodatavals[band - 1])
-            elif flags != [MaskFlags.all_valid] and MaskFlags.alpha not in flags:
-                valid[place] = source.read_masks(band, window=box) != 0
+            valid[place] = ~_equals_nodata(raw[place], source.nodatavals[band - 1])
+            by_itself = flags in ([MaskFlags.all_valid], [MaskFlags.nodata])
+            if not by_itself and MaskFlags.alpha not in flags:
+                valid[place] &= source.read_masks(band, window=box) != 0
         for band in self._alpha:
             valid &= source.read(band, window=box) != 0
         return raw, valid
@@ -247,6 +263,7 @@ class RasterScan:
         with self._lock:
             if self._source is not None:
                 self._source.close()
+                getattr(self._source, "src_dataset", self._file).close()
                 self._file.close()
                 self._source = None
 

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Ground", "ground_of"]
+from segfocal.io.base import Scan, grid_of
+
+__all__ = ["Ground", "ground_of", "unit_of_pixels"]
 
 _ELLIPSOID = re.compile(r'(?:ELLIPSOID|SPHEROID)\["[^"]*",\s*([0-9.eE+]+),\s*([0-9.eE+]+)')
 
@@ -127,3 +129,25 @@ class _Ellipsoid:
 def ground_of(scan: Any) -> Ground:
     """Return the grid of a scene: a RasterScan, or a region of one."""
     return Ground(scan.crs, scan.transform, scan.shape[0], scan.flip_rows)
+
+
+def unit_of_pixels(scan: Scan) -> str | None:
+    """Return the unit of a scan's resolution: degrees, metres, feet; None where it is not known."""
+    grid: Any = grid_of(scan)
+    if hasattr(grid, "canonical_affine"):
+        return "millimetres"
+    crs = getattr(grid, "crs", None)
+    if crs is None or grid.transform.is_identity:
+        return None
+    from rasterio.errors import CRSError
+
+    try:
+        _, factor = crs.units_factor
+    except CRSError:
+        return None
+    # By size and not by name: Meter is metre, and a survey foot differs in the sixth digit.
+    known = [("degrees", np.pi / 180)] if crs.is_geographic else [("metres", 1.0), ("feet", 0.3048)]
+    for name, size in known:
+        if abs(factor / size - 1) < 1e-4:
+            return name
+    return f"units of {factor:.6g} {'radians' if crs.is_geographic else 'metres'}"

@@ -3,24 +3,28 @@
 Local files are known by absolute path, size, time of last change and a hash of their first
 bytes; remote ones by what their server says of them. Every file that a scan is read from
 counts: the sources of a VRT, masks and ``.aux.xml`` beside a raster, both files of a pair.
+
+What is read through other file systems of GDAL's (``/vsis3/``), from a service (WMS) or from a
+server that says nothing is *unknown*: nothing tells whether it changed.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import urllib.request
 import warnings
 from collections.abc import Iterable
 from typing import Any
 
 from segfocal.io.base import Scan
 from segfocal.io.formats import is_local_path
+from segfocal.io.network import is_service
+from segfocal.io.remote_identity import remote_identity, url_in
+from segfocal.io.vrt_sources import is_vrt, vrt_sources
 
-__all__ = ["format_versions", "scan_identity"]
+__all__ = ["format_versions", "scan_identity", "unknown_files"]
 
 HEAD_BYTES = 2**16
-_TIMEOUT_SECONDS = 30
 _BESIDE = (".msk", ".aux.xml")  # GDAL names them only once it has looked into them
 _VSI_PREFIXES = ("/vsizip/", "/vsitar/", "/vsigzip/", "/vsi7z/", "/vsirar/", "/vsisubfile/")
 
@@ -28,18 +32,30 @@ _VSI_PREFIXES = ("/vsizip/", "/vsitar/", "/vsigzip/", "/vsi7z/", "/vsirar/", "/v
 def scan_identity(scan: Scan) -> dict[str, Any]:
     """Return what tells a scan from another, and from itself before a change, as a JSON value.
 
-    An array in memory has no identity beyond its name and shape.
+    An array in memory has no identity beyond its name and shape: it is unknown.
     """
     names = list(dict.fromkeys((scan.name, *getattr(scan, "files", ()))))
     described = getattr(scan, "described", None)
+    files = [_file_identity(name) for name in _with_sources(names)]
+    if not hasattr(scan, "files") and files[0] == {"name": scan.name}:
+        files[0]["unknown"] = True
     return {
         **({} if described is None else {"described": described}),
         "path": os.path.abspath(scan.name) if is_local_path(scan.name) else scan.name,
         "shape": list(scan.shape),
         "channels": list(scan.channels),
         "dtype": str(scan.dtype),
-        "files": [_file_identity(name) for name in _with_sources(names)],
+        "files": files,
     }
+
+
+def unknown_files(identity: dict[str, Any]) -> list[str]:
+    """Return the names in a scan's identity of files of which nothing tells whether they changed.
+
+    Args:
+        identity: What :func:`scan_identity` returned.
+    """
+    return [file.get("url") or file["name"] for file in identity["files"] if file.get("unknown")]
 
 
 def format_versions(ndim: int) -> dict[str, str]:
@@ -57,17 +73,18 @@ def format_versions(ndim: int) -> dict[str, str]:
 
 def _with_sources(names: Iterable[str]) -> list[str]:
     """Add sources of VRTs, of which GDAL names one level only, and files beside; each once."""
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     left = list(names)
     while left:
         name = left.pop(0)
-        if name in found:
+        place = os.path.abspath(name) if is_local_path(name) else name
+        if place in found:
             continue
-        found[name] = None
+        found[place] = name
         left.extend(name + suffix for suffix in _BESIDE if os.path.isfile(name + suffix))
-        if name.lower().endswith(".vrt"):
-            left.extend(_listed_files(name))
-    return list(found)
+        if is_vrt(name) or name.lower().endswith(".vrt"):
+            left.extend((*vrt_sources(name), *_listed_files(name)))
+    return list(found.values())
 
 
 def _listed_files(name: str) -> list[str]:
@@ -85,16 +102,22 @@ def _listed_files(name: str) -> list[str]:
 
 
 def _file_identity(name: str) -> dict[str, Any]:
-    url = _url(name)
+    if is_service(name):
+        return {"name": name, "unknown": True}
+    if is_vrt(name) and not os.path.isfile(name):  # all that it is stands in its name
+        return {"name": name}
+    url = url_in(name)
     if url is not None:
-        return {"url": url, **_remote_identity(url)}
+        return {"url": url, **(remote_identity(url, HEAD_BYTES) or {"unknown": True})}
     path = _container(name)
     try:
         status = os.stat(path)
         with open(path, "rb") as file:
             head = hashlib.sha256(file.read(HEAD_BYTES)).hexdigest()
-    except OSError:  # a name that only GDAL can resolve
-        return {"name": name}
+    except OSError:
+        # A local file that is not there is an error as soon as it is read; other names mean
+        # something to GDAL only.
+        return {"name": name} if is_local_path(name) else {"name": name, "unknown": True}
     return {
         "path": os.path.abspath(path),
         "size": status.st_size,
@@ -103,31 +126,21 @@ def _file_identity(name: str) -> dict[str, Any]:
     }
 
 
-def _url(name: str) -> str | None:
-    """Return the URL in a name such as ``/vsizip//vsicurl/https://...``, or None."""
-    for scheme in ("https://", "http://"):
-        if scheme in name:
-            return name[name.index(scheme) :]
-    return None
-
-
-def _remote_identity(url: str) -> dict[str, Any]:
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "segfocal"})
-    try:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-            headers = answer.headers
-    except (OSError, ValueError):  # servers that refuse HEAD, parts of archives
-        return {}
-    kept = ("ETag", "Last-Modified", "Content-Length")
-    return {name: headers[name] for name in kept if name in headers}
-
-
 def _container(name: str) -> str:
-    """Return the file that holds what a ``/vsizip/``-like name stands for."""
-    for prefix in _VSI_PREFIXES:
-        if name.startswith(prefix):
-            inner = name[len(prefix) :].strip("{").replace("}", "")
-            while inner and not os.path.isfile(inner):
-                inner = os.path.dirname(inner) if os.path.dirname(inner) != inner else ""
-            return inner
-    return name
+    """Return the file that holds what a name such as ``/vsizip/...`` or ``NETCDF:...`` means."""
+    inner = name
+    while prefix := next((one for one in _VSI_PREFIXES if inner.startswith(one)), ""):
+        inner = inner[len(prefix) :]
+        if prefix == "/vsisubfile/":  # /vsisubfile/offset_size,file
+            inner = inner.partition(",")[2]
+    if inner != name:
+        inner = inner.strip("{").replace("}", "")
+        while inner and not os.path.isfile(inner):
+            inner = os.path.dirname(inner) if os.path.dirname(inner) != inner else ""
+        return inner
+    if is_local_path(name):
+        return name
+    parts = name.split(":")
+    spans = [(i, j) for i in range(len(parts)) for j in range(i + 1, len(parts) + 1)]
+    named = (":".join(parts[i:j]).strip('"') for i, j in spans)
+    return max((one for one in named if os.path.isfile(one)), key=len, default=name)

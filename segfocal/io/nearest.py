@@ -31,13 +31,18 @@ MAX_BOX = 2**24
 SAME_PLACE = 2.0
 """Pixels that two CRS may lie apart and still count as one that is tagged differently."""
 
+HALF = 0.5
+"""Part of labels of a scan's shape below which they hardly were made for it, where they say."""
+
 Coordinates = tuple[NDArray[np.float64], ...]
 
 
 def labels_on_grid(scan: Scan, labels: Scan) -> Scan:
     """Return labels on the grid of a scan: as they are, or read nearest with a warning.
 
-    A difference in the CRS's datum alone, with equal transforms, is only warned of.
+    A difference in the CRS's datum alone, with equal transforms, is only warned of. Where one
+    of two scenes has no georeference and their shapes are equal, as of a GeoTIFF and a PNG, they
+    are taken to lie pixel on pixel, with a warning.
 
     Raises:
         ScanError: The grids differ and one has no georeference, or they do not touch.
@@ -49,15 +54,48 @@ def labels_on_grid(scan: Scan, labels: Scan) -> Scan:
             check_same_grid(scan, labels)
             return labels
     except ScanError:
+        if _one_is_bare(grid, other) and scan.shape == labels.shape:
+            bare, placed = (labels, scan) if _is_bare(other) else (scan, labels)
+            warnings.warn(
+                f"{bare.name}: has no georeference, and the shape of {placed.name}; they are taken "
+                "to lie pixel on pixel",
+                SegfocalWarning,
+                stacklevel=2,
+            )
+            return labels
         if not (_has_place(grid) and _has_place(other)):
             raise
     view = NearestScan(labels, grid)
-    warnings.warn(
-        f"{labels.name}: lies on another grid than {scan.name} and is read there, nearest",
-        SegfocalWarning,
-        stacklevel=2,
-    )
+    text = f"lies on another grid than {scan.name} and is read there, nearest"
+    if hasattr(grid, "canonical_affine") and scan.shape == labels.shape:
+        share = _share_on(grid, other)
+        if share < HALF:
+            text = (
+                f"has the shape of {scan.name}, and {share:.0%} of its voxels fall on it; is its "
+                "affine right? It is read where the affine says, nearest"
+            )
+    warnings.warn(f"{labels.name}: {text}", SegfocalWarning, stacklevel=2)
     return view
+
+
+def _is_bare(grid: Any) -> bool:
+    return bool(grid.transform.is_identity) and not grid.gcps[0] and grid.rpcs is None
+
+
+def _one_is_bare(grid: Any, other: Any) -> bool:
+    """Return whether one of two raster files lies nowhere, and rows are read as they are stored.
+
+    Rows of a south-up file are turned, and nothing tells whether those of the other should be.
+    """
+    return all(hasattr(each, "gcps") and not each.flip_rows for each in (grid, other)) and _is_bare(
+        grid
+    ) != _is_bare(other)
+
+
+def _share_on(grid: Any, labels: Any) -> float:
+    """Return which part of the labels falls on the grid."""
+    coarse = [np.linspace(0, length - 1, min(length, LATTICE + 1)) for length in labels.shape]
+    return float(_inside(_mapping(labels, grid, labels.name)(coarse), grid.shape).mean())
 
 
 class NearestScan:
@@ -184,6 +222,7 @@ def _mapping(grid: Any, source: Any, name: str) -> Any:
 
         return volume
 
+    from rasterio._err import CPLE_BaseError  # raised by transform, exported nowhere else
     from rasterio.errors import RasterioError
     from rasterio.warp import transform
 
@@ -197,7 +236,7 @@ def _mapping(grid: Any, source: Any, name: str) -> Any:
         if not same:
             try:
                 there = transform(grid.crs, source.crs, x.ravel(), y.ravel())
-            except (RasterioError, ValueError) as error:
+            except (RasterioError, CPLE_BaseError, ValueError) as error:
                 text = " ".join(str(error).split())
                 raise ScanError(
                     f"{name}: cannot be brought onto the grid of {grid.name} ({text}); expected "

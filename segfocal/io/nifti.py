@@ -38,6 +38,7 @@ from segfocal.io.volume_header import (
     open_volume,
     returned_dtype,
     spatial_layout,
+    stored_spacing,
     voxel_file,
 )
 from segfocal.types import Patch, Window, window_shape
@@ -57,7 +58,9 @@ class VolumeScan:
         affine_mm: The same in millimetres, whatever the unit of the file.
         notes: What the user of the file should know, a line each.
         header: The file's nibabel header.
+        stored_spacing: The spacing as the file's header holds it, with its signs; None: no NIfTI.
         order: How the canonical axes lie in the file.
+        scaling: Slope and intercept of each channel, which ``read`` has applied.
         files: Names of the files: one, or a pair of header and image.
 
     Args:
@@ -101,10 +104,15 @@ class VolumeScan:
         self.channel_note = ""
         self.slow_axis = canonical[2]
         self.dtype: np.dtype = returned_dtype(self.name, image)
+        slope, intercept = getattr(self._data, "slope", 1.0), getattr(self._data, "inter", 0.0)
+        self.scaling = ((float(slope), float(intercept)),) * count
         spacing = np.sqrt((self.affine[:3, :3] ** 2).sum(axis=0)) * mm_per_unit(image)
         self.resolution: tuple[float, ...] | None = tuple(float(spacing[a]) for a in file_axis)
         self.affine_mm = np.diag([*[mm_per_unit(image)] * 3, 1.0]) @ self.canonical_affine
-        self.notes: tuple[str, ...] = header_notes(self.name, self.affine)
+        self.stored_spacing = stored_spacing(image)
+        self.notes: tuple[str, ...] = header_notes(
+            self.name, image, self.affine, self.stored_spacing
+        )
         self._stored = voxel_file(self.name, image)
         self._packed = self._stored.lower().endswith(PACKED_SUFFIXES)
         self._planes: PlaneCache | None = None

@@ -30,6 +30,7 @@ NIFTI_ERRORS = (HeaderDataError, ImageFileError, zlib.error, EOFError)
 """What writing and reading back may raise besides ``OSError``."""
 
 _SPATIAL_UNITS = 0b111
+_FREE_TEXT = {"descrip", "db_name", "aux_file", "data_type"}
 
 
 def axis_order(scan: Scan) -> AxisOrder:
@@ -58,6 +59,12 @@ def output_header(scan: Scan, dtype: np.dtype, layers: int | None = None) -> nib
     header["intent_p1"], header["intent_p2"], header["intent_p3"] = 0, 0, 0
     header["scl_slope"], header["scl_inter"] = 1, 0
     header["cal_min"], header["cal_max"] = 0, 0
+    # Free text of converters may name a patient, or a file that these voxels do not belong to.
+    for field in _FREE_TEXT & {*header.keys()}:
+        header[field] = b""
+    spacing = scan.stored_spacing if isinstance(scan, VolumeScan) else None
+    if spacing is not None and min(spacing) < 0:
+        header["pixdim"][1:4] = spacing
     header["magic"] = header.single_magic
     return header
 
@@ -122,11 +129,18 @@ def faults_on_disk(path: Path, header: nib.Nifti1Header, checksum: int) -> list[
         return ["kind of file"]
     checks = (
         ("shape", output.shape == header.get_data_shape()),
-        ("affine", np.array_equal(output.affine, header.get_best_affine())),
+        ("affine", np.array_equal(output.affine, _affine_read(header))),
         ("type", output.get_data_dtype() == header.get_data_dtype()),
         ("voxels", _stored_checksum(path, int(header["vox_offset"])) == checksum),
     )
     return [what for what, same in checks if not same]
+
+
+def _affine_read(header: nib.Nifti1Header) -> NDArray[np.float64]:
+    """Return the affine that nibabel reads from a header: without the signs of spacings."""
+    mended = header.copy()
+    mended["pixdim"][1:4] = np.abs(mended["pixdim"][1:4])
+    return mended.get_best_affine()
 
 
 def _stored_checksum(path: Path, skip: int) -> int:

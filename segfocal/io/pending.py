@@ -8,10 +8,8 @@ destination as it was. A lock file keeps two runs to the same destination apart.
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -20,11 +18,12 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from segfocal import unfinished
-from segfocal.errors import OutputError, OutputExistsError, SegfocalError
+from segfocal.errors import OutputError, OutputExistsError, OutputInUseError, SegfocalError
+from segfocal.io.destinations import check_is_on_file_system
 
-__all__ = ["PendingOutput", "writing"]
+__all__ = ["RASTER_SIDECARS", "PendingOutput", "writing"]
 
-_RASTER_SIDECARS = (".aux.xml", ".ovr", ".msk")
+RASTER_SIDECARS = (".aux.xml", ".ovr", ".msk")
 
 
 @contextlib.contextmanager
@@ -61,14 +60,22 @@ class PendingOutput:
 
     Raises:
         OutputExistsError: On entering: the destination exists and ``overwrite`` is False.
-        OutputError: The destination is no path of a file; on entering: it cannot be written,
-            or another run is writing it.
+        OutputInUseError: On entering: another run is writing it.
+        OutputError: The destination is no path of a file, or not on a file system; on entering:
+            it cannot be written.
     """
 
     def __init__(self, destination: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        check_is_on_file_system(destination)
         self.destination = Path(destination)
         if not self.destination.name:
             raise OutputError(f"{str(destination)!r}: expected the path of a file as output")
+        try:
+            str(self.destination).encode()
+        except UnicodeEncodeError:
+            raise OutputError(
+                f"{str(destination)!r}: expected a name in UTF-8, which GDAL asks for"
+            ) from None
         self.overwrite = overwrite
         self._lock_path = self.destination.with_name(f".{self.destination.name}.lock")
         self._lock = FileLock(self._lock_path, timeout=0, thread_local=False)
@@ -111,7 +118,7 @@ class PendingOutput:
         free = shutil.disk_usage(self.folder).free
         if free < size:
             raise OutputError(
-                f"{self.destination}: about {size / 1e6:.0f} MB are needed and {free / 1e6:.0f} MB "
+                f"{self.destination}: about {_size(size)} are needed and {_size(free)} "
                 "are free; free space or choose another folder"
             )
 
@@ -124,7 +131,7 @@ class PendingOutput:
         """
         if self.destination.is_dir():
             raise OutputError(f"{self.destination}: is a folder; expected the path of a file")
-        if self.destination.exists() and not self.overwrite:
+        if os.path.lexists(self.destination) and not self.overwrite:
             raise OutputExistsError(
                 f"{self.destination}: exists already; pass overwrite=True or --overwrite to "
                 "replace it"
@@ -139,17 +146,19 @@ class PendingOutput:
             self._lock.acquire()
             unfinished.note(self._lock_path)
         except Timeout:
-            raise OutputError(
+            raise OutputInUseError(
                 f"{self.destination}: another run is writing this file; wait for it or choose "
                 "another output"
             ) from None
         except (OSError, NotImplementedError) as error:
             raise self._not_writable(error) from error
         try:
-            self._remove_leftovers()
-            self._folder = Path(
-                tempfile.mkdtemp(prefix=f".{self.destination.name}.", suffix=".partial", dir=parent)
-            )
+            # The lock is ours, so what is there is of a run that was killed. One name and no
+            # other: to look for names takes long in a folder of many outputs.
+            folder = parent / f".{self.destination.name}.partial"
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(mode=0o700)
+            self._folder = folder
         except OSError as error:
             self._release()
             raise self._not_writable(error) from error
@@ -189,7 +198,7 @@ class PendingOutput:
                     os.replace(path, parent / path.name)
                 # Readers would apply what an older output left there to the new one.
                 fresh = {path.name for path in sidecars}
-                for suffix in _RASTER_SIDECARS:
+                for suffix in RASTER_SIDECARS:
                     stale = self.destination.with_name(self.destination.name + suffix)
                     if stale.name not in fresh:
                         stale.unlink(missing_ok=True)
@@ -203,12 +212,6 @@ class PendingOutput:
             f"{self.destination}: folder {self.destination.parent} cannot be written ({error}); "
             "check its permissions or choose another folder"
         )
-
-    def _remove_leftovers(self) -> None:
-        """Remove the folders of killed runs to this destination: the lock is ours."""
-        hidden = glob.escape(str(self.destination.with_name(f".{self.destination.name}.")))
-        for folder in glob.glob(f"{hidden}{'[!.]' * 8}.partial"):
-            shutil.rmtree(folder, ignore_errors=True)
 
     def _remove_folder(self) -> None:
         self._deferred.close()
@@ -226,6 +229,12 @@ class PendingOutput:
         with contextlib.suppress(OSError):  # Windows removes no open file
             if os.name == "nt":
                 self._lock_path.unlink(missing_ok=True)
+
+
+def _size(count: float) -> str:
+    if count < 1e6:
+        return f"{count / 1e3:.0f} kB"
+    return f"{count / 1e6:.0f} MB" if count >= 1e7 else f"{count / 1e6:.3g} MB"
 
 
 def _sync(path: Path) -> None:

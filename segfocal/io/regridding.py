@@ -26,6 +26,8 @@ from segfocal.types import Patch, Window, window_shape
 
 __all__ = ["RegriddedScan", "regridded_onto"]
 
+_STEPS, _NOTED_SHARE = 50, 0.01
+
 _ROUNDING = 1e-6
 """Voxels by which positions may be off: affines are stored in float32."""
 
@@ -39,9 +41,11 @@ def regridded_onto(scan: VolumeScan, grid: VolumeScan) -> VolumeScan | Regridded
     if lie_on_the_same_grid(grid, scan):
         return scan
     regridded = RegriddedScan(scan, grid)
-    warnings.warn(
-        f"{scan.name}: is resampled to the grid of {grid.name}", SegfocalWarning, stacklevel=2
-    )
+    message = f"{scan.name}: is resampled to the grid of {grid.name}"
+    outside = regridded.share_outside()
+    if outside >= _NOTED_SHARE:
+        message += f", of which about {outside:.0%} lies outside it and is without data"
+    warnings.warn(message, SegfocalWarning, stacklevel=2)
     return regridded
 
 
@@ -70,6 +74,13 @@ class RegriddedScan:
     def georeference(self) -> dict[str, Any]:
         """Return that of the grid."""
         return self._grid.georeference()
+
+    def share_outside(self) -> float:
+        """Return about how much of the grid lies outside the volume, from 50 steps an axis."""
+        sides = tuple(min(side, _STEPS) for side in self.shape)
+        steps = np.array([whole / part for whole, part in zip(self.shape, sides, strict=True)])
+        inside = self._inside(self._offset + self._matrix @ ((steps - 1) / 2), sides, steps)
+        return 1 - float(inside.mean())
 
     def read(self, window: Window, channels: Sequence[int] | None = None) -> Patch:
         """Return the voxels of a window; see :class:`~segfocal.io.base.Scan`.
@@ -118,12 +129,18 @@ class RegriddedScan:
             box.append(slice(int(first), int(first if apart else last + 1)))
         return tuple(box)
 
-    def _inside(self, start: NDArray[np.float64], sides: tuple[int, ...]) -> NDArray[np.bool_]:
-        """Return which voxels of a window lie in the other volume."""
+    def _inside(
+        self,
+        start: NDArray[np.float64],
+        sides: tuple[int, ...],
+        every: Sequence[float] | NDArray[np.float64] = (1, 1, 1),
+    ) -> NDArray[np.bool_]:
+        """Return which voxels of a window, or every so many of them, lie in the other volume."""
         inside = np.ones(sides, np.bool_)
         steps = np.ogrid[tuple(slice(0, side) for side in sides)]
+        matrix = self._matrix * np.asarray(every)
         for axis, length in enumerate(self._scan.shape):
-            place = start[axis] + sum(self._matrix[axis, i] * step for i, step in enumerate(steps))
+            place = start[axis] + sum(matrix[axis, i] * step for i, step in enumerate(steps))
             inside &= (place > -0.5 - _ROUNDING) & (place < length - 0.5 + _ROUNDING)
         return inside
 

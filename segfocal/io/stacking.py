@@ -11,7 +11,7 @@ import numpy as np
 
 from segfocal.errors import ScanError
 from segfocal.io.base import Scan, check_window
-from segfocal.io.channels import channel_indices
+from segfocal.io.channels import channel_indices, scaling_of
 from segfocal.io.grids import check_same_grid
 from segfocal.types import Patch, Window, window_shape
 
@@ -32,6 +32,7 @@ class StackedScan:
     Attributes:
         grid: The first scan.
         files: Names of the files of all scans.
+        scaling: Scale and offset of each channel, which its file says and ``read`` has applied.
 
     Raises:
         ScanError: The scans do not lie on the same grid, or names stand twice.
@@ -59,6 +60,7 @@ class StackedScan:
             raise ScanError(
                 f"{self.grid.name}: channel {twice[0]} is in two of the files; expected each once"
             )
+        self.scaling = tuple(pair for scan in scans for pair in scaling_of(scan))
         self.name, self.shape = self.grid.name, self.grid.shape
         self.slow_axis, self.resolution = self.grid.slow_axis, self.grid.resolution
         self.dtype: np.dtype = np.result_type(*(scan.dtype for scan in scans))

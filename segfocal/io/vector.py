@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from segfocal.errors import OutputError, ScanError, ScanNotFoundError
 from segfocal.io.formats import is_local_path
+from segfocal.io.network import check_polygons_stay_local
 
 __all__ = ["read_polygons", "require_vector_libraries"]
 
@@ -40,6 +41,7 @@ def read_polygons(path: str) -> tuple[list[NDArray[np.float64]], str | None]:
     import shapely
     from pyogrio import raw
 
+    check_polygons_stay_local(path)
     if is_local_path(path) and not Path(path).exists():
         raise ScanNotFoundError(
             f"area {path}: no such file; expected one, or bounds xmin,ymin,xmax,ymax"

@@ -6,7 +6,6 @@ Needs the extra ``vector`` (pyogrio and shapely).
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -14,10 +13,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from segfocal.errors import ScanError, ScanNotFoundError, SegfocalWarning
+from segfocal.errors import ScanError, ScanNotFoundError
 from segfocal.io.base import Scan, check_window, grid_of
 from segfocal.io.channels import channel_indices
-from segfocal.io.nearest import canonical_transform
+from segfocal.io.network import check_polygons_stay_local
+from segfocal.io.polygon_places import shapes_in_pixels
 from segfocal.types import Patch, Window, window_shape
 
 __all__ = ["VECTOR_SUFFIXES", "VectorScan", "attribute_values"]
@@ -29,7 +29,8 @@ class VectorScan:
     """Polygons of a file as a scan of one channel on the grid of a scene.
 
     A pixel has the value of the polygon on top that holds its centre. Lines and points count
-    as the pixels they lie in. Polygons of the scene's place are held in memory.
+    as the pixels they lie in. Polygons of the scene's place are held in memory. Those that its
+    CRS has no place for are left out with a warning.
 
     Args:
         path: GeoPackage, GeoJSON, Shapefile or FlatGeobuf.
@@ -45,7 +46,8 @@ class VectorScan:
     Raises:
         ScanNotFoundError: There is no such file.
         ScanError: The file cannot be read, lacks an attribute, or holds a text that is not in
-            ``values``; pyogrio is not installed; the scene lies nowhere.
+            ``values``; none of its shapes has a place in its CRS; pyogrio is not installed; the
+            scene lies nowhere.
     """
 
     def __init__(
@@ -158,10 +160,8 @@ def _read(
     shapes = shapes[kept]
     if not len(shapes):
         return shapes, {column: values[kept] for column, values in meta.items()}
-    shapes = shapely.transform(shapes, _to_pixels(name, crs, grid))
-    rows, cols = grid.shape
-    near = shapely.intersects(shapes, shapely.box(0, 0, cols, rows))
-    return shapes[near], {column: values[kept][near] for column, values in meta.items()}
+    shapes, near = shapes_in_pixels(name, crs, shapes, grid)
+    return shapes, {column: values[kept][near] for column, values in meta.items()}
 
 
 def _layer(
@@ -176,6 +176,7 @@ def _layer(
         raise ScanError(
             f"{name}: reading polygons needs pyogrio and shapely; pip install 'segfocal[vector]'"
         ) from error
+    check_polygons_stay_local(name)
     if not os.path.exists(name):
         raise ScanNotFoundError(f"{name}: no such file; check the path")
     try:
@@ -199,40 +200,6 @@ def _layer(
     order = fields if columns is None else [field for field in fields if field in columns]
     shapes = np.empty(0, object) if wkb is None else wkb
     return info["crs"], shapes, dict(zip(order, data, strict=True))
-
-
-def _to_pixels(name: str, crs: str | None, grid: Any) -> Any:
-    """Return a function from coordinates of the file to pixels of the scene: column, row."""
-    from rasterio.crs import CRS
-    from rasterio.errors import CRSError, RasterioError
-    from rasterio.warp import transform
-
-    back = ~canonical_transform(grid)
-    if crs is None:
-        warnings.warn(
-            f"{name}: has no CRS and is taken to be in that of {grid.name}",
-            SegfocalWarning,
-            stacklevel=2,
-        )
-    try:
-        source = grid.crs if crs is None else CRS.from_user_input(crs)
-    except CRSError as error:
-        raise ScanError(
-            f"{name}: its CRS {crs!r} is not known to PROJ; expected one that is"
-        ) from (error)
-
-    def moved(points: NDArray[np.float64]) -> NDArray[np.float64]:
-        x, y = points[:, 0], points[:, 1]
-        if source != grid.crs:
-            try:
-                x, y = (np.asarray(v) for v in transform(source, grid.crs, x, y)[:2])
-            except (RasterioError, ValueError) as error:
-                raise ScanError(
-                    f"{name}: cannot be brought into the CRS of {grid.name}: {error}"
-                ) from error
-        return np.stack([back.a * x + back.b * y + back.c, back.d * x + back.e * y + back.f], -1)
-
-    return moved
 
 
 def _codes(

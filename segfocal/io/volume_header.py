@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import zlib
+from collections.abc import Sequence
 from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nibabel.analyze import AnalyzeHeader
 from nibabel.filebasedimages import ImageFileError
 from nibabel.spatialimages import HeaderDataError, SpatialImage
 from numpy.typing import NDArray
@@ -25,6 +28,7 @@ __all__ = [
     "open_volume",
     "returned_dtype",
     "spatial_layout",
+    "stored_spacing",
     "voxel_file",
 ]
 
@@ -33,6 +37,8 @@ PACKED_SUFFIXES = (".gz", ".mgz", ".bz2", ".zst")
 READ_ERRORS = (OSError, EOFError, ValueError, zlib.error)
 ORTHOGONAL_WITHIN = 1e-3
 """Largest cosine between axes that ITK, too, takes for a right angle."""
+
+_INFLATED_AT_MOST = 256 * 2**20
 
 _MM_PER_UNIT = {"meter": 1000.0, "micron": 0.001}
 
@@ -45,6 +51,9 @@ def open_volume(name: str) -> SpatialImage:
         # No mmap: a file that shrinks while it is mapped kills the process.
         image = nib.load(name, mmap=False, keep_file_open=True)
     except (ImageFileError, HeaderDataError, *READ_ERRORS) as error:
+        damage = _damage(name)
+        if damage:
+            raise ScanError(f"{name}: {damage}; copy or download it again") from error
         text = " ".join(str(error).split()) or type(error).__name__
         raise ScanError(f"{name}: not a volume that nibabel can open ({text}); {expected}") from (
             error
@@ -63,6 +72,23 @@ def open_volume(name: str) -> SpatialImage:
                 f"asks for {needed}; copy or download it again"
             )
     return image
+
+
+def _damage(name: str) -> str:
+    """Return what is wrong with the compression of a .gz file; "" when nothing was found."""
+    if not name.lower().endswith((".gz", ".mgz")):
+        return ""
+    try:
+        with gzip.open(name) as file:
+            while file.tell() < _INFLATED_AT_MOST and file.read(1 << 20):
+                pass
+    except gzip.BadGzipFile as error:
+        if "Not a gzipped file" in str(error):
+            return f"is no gzip file, as its name says ({error})"
+        return f"its compressed data is damaged ({error})"
+    except READ_ERRORS as error:
+        return f"its compressed data is damaged ({error or type(error).__name__})"
+    return ""
 
 
 def voxel_file(name: str, image: SpatialImage) -> str:
@@ -111,14 +137,26 @@ def checked_affine(name: str, image: SpatialImage) -> NDArray[np.float64]:
     )
 
 
+def stored_spacing(image: SpatialImage) -> tuple[float, float, float] | None:
+    """Return the spacing as a NIfTI header holds it, with its signs, which nibabel mends."""
+    if not isinstance(image.header, nib.Nifti1Header):
+        return None
+    part = image.file_map.get("header", image.file_map["image"])
+    name = os.fspath(part.filename or "")
+    # gzip, which reads a few kB for a header, where indexed_gzip would read a piece of the file.
+    packed = name.lower().endswith(".gz")
+    with gzip.open(name) if packed else part.get_prepare_fileobj("rb") as file:
+        stored = type(image.header).from_fileobj(file, check=False)
+    first, second, third = (float(side) for side in stored["pixdim"][1:4])
+    return first, second, third
+
+
 def _check_spacing(name: str, image: SpatialImage) -> None:
     """Raise where the affine follows from a spacing of 0, in place of which nibabel puts 1."""
-    if not isinstance(image.header, nib.Nifti1Header) or image.header["sform_code"] > 0:
+    header: Any = image.header
+    spacing = stored_spacing(image)
+    if spacing is None or header["sform_code"] > 0:
         return
-    part = image.file_map.get("header", image.file_map["image"])
-    with part.get_prepare_fileobj("rb") as file:
-        stored = type(image.header).from_fileobj(file, check=False)
-    spacing = [float(side) for side in stored["pixdim"][1:4]]
     if not all(np.isfinite(side) and side for side in spacing):
         raise ScanError(
             f"{name}: unusable affine, as the spacing is {', '.join(f'{s:g}' for s in spacing)}; "
@@ -126,16 +164,41 @@ def _check_spacing(name: str, image: SpatialImage) -> None:
         )
 
 
-def header_notes(name: str, affine: NDArray[np.float64]) -> tuple[str, ...]:
+def header_notes(
+    name: str, image: SpatialImage, affine: NDArray[np.float64], spacing: Sequence[float] | None
+) -> tuple[str, ...]:
+    """Return what the user should know of a header, a line each."""
+    notes = []
     axes = affine[:3, :3] / np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
     skew = float(np.abs(axes.T @ axes - np.eye(3)).max())
-    if skew < ORTHOGONAL_WITHIN:
-        return ()
-    angle = np.degrees(np.arcsin(min(skew, 1.0)))
-    return (
-        f"{name}: its axes are up to {angle:.2g} degrees from orthogonal; the affine is kept as it "
-        "is, and programs built on ITK may refuse it or show it otherwise",
-    )
+    if skew >= ORTHOGONAL_WITHIN:
+        angle = np.degrees(np.arcsin(min(skew, 1.0)))
+        notes.append(
+            f"{name}: its axes are up to {angle:.2g} degrees from orthogonal; the affine is kept "
+            "as it is, and programs built on ITK may refuse it or show it otherwise"
+        )
+    if spacing is not None and min(spacing) < 0:
+        notes.append(
+            f"{name}: its header holds a negative spacing; it is taken without the sign, as "
+            "nibabel does, and kept in the output, so that each program shows both alike"
+        )
+    if not _tells_sides(image):
+        runs = "right to left" if affine[0, 0] < 0 else "left to right"
+        notes.append(
+            f"{name}: its header does not tell left from right; x is taken to run from {runs}, as "
+            "nibabel does: check the side, or store it as NIfTI with a qform or sform"
+        )
+    return tuple(notes)
+
+
+def _tells_sides(image: SpatialImage) -> bool:
+    header: Any = image.header
+    if isinstance(header, nib.Nifti1Header):
+        return bool(header["sform_code"] > 0 or header["qform_code"] > 0)
+    if isinstance(header, AnalyzeHeader):  # SPM keeps the orientation in a .mat file beside it
+        beside = image.file_map.get("mat")
+        return beside is not None and os.path.exists(os.fspath(beside.filename or ""))
+    return True
 
 
 def returned_dtype(name: str, image: SpatialImage) -> np.dtype:

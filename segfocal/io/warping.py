@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.vrt import WarpedVRT
 from rasterio.warp import transform_bounds
@@ -50,6 +53,7 @@ def warped_onto(source: Any, name: str, grid: RasterScan) -> Any:
                 f"{name}: lies at {_text(bounds)}, {grid.name} at {_text(_bounds(grid))} "
                 f"({grid.crs.to_string()}); expected files of one place"
             )
+        source = _with_one_nodata(source)
         # Where nothing else tells, an alpha band says which pixels the file reaches.
         masked = source.nodata is not None or ColorInterp.alpha in source.colorinterp
         warped = WarpedVRT(
@@ -71,6 +75,65 @@ def warped_onto(source: Any, name: str, grid: RasterScan) -> Any:
         ) from error
     warnings.warn(f"{name}: is resampled to the grid of {grid.name}", SegfocalWarning, stacklevel=2)
     return warped
+
+
+def _with_one_nodata(source: Any) -> Any:
+    """Return a dataset whose nodata value NaN says all that a mask and nodata values say.
+
+    GDAL warps with the nodata value of the first band alone, and without the mask of a dataset
+    that has one. Where that tells all, and with alpha bands, the dataset stays as it is.
+    """
+    values = [str(value) for value in source.nodatavals]
+    has_mask = any(MaskFlags.per_dataset in flags for flags in source.mask_flag_enums)
+    if ColorInterp.alpha in source.colorinterp or set(values) == {"None"}:
+        return source
+    if not has_mask and len(set(values)) == 1:
+        return source
+    name = source.name
+    if has_mask:
+        # GDAL looks at the mask or at a nodata value of a source: one VRT for each.
+        filled = ["nan" if value == "None" else value for value in values]
+        name = _vrt_of(source, name, [("UseMaskBand", "true")] * source.count, filled)
+    taken = [None if value == "None" else ("NODATA", value) for value in values]
+    return rasterio.open(_vrt_of(source, name, taken, ["nan"] * source.count))
+
+
+def _vrt_of(
+    like: Any, name: str, taken: Sequence[tuple[str, str] | None], nodata: Sequence[str]
+) -> str:
+    """Return a VRT of a dataset whose bands hold a nodata value where a source has no data.
+
+    Args:
+        like: The dataset, or one like it.
+        name: What the VRT reads.
+        taken: Per band, element and text by which GDAL knows what is no data.
+        nodata: Per band, the value that it holds there.
+    """
+    root = ElementTree.Element(
+        "VRTDataset", rasterXSize=str(like.width), rasterYSize=str(like.height)
+    )
+    _add(root, "SRS", like.crs.to_wkt())
+    _add(root, "GeoTransform", ", ".join(map(repr, like.transform.to_gdal())))
+    for i, band in enumerate(like.indexes):
+        # Float64 holds every nodata value.
+        one = ElementTree.SubElement(root, "VRTRasterBand", dataType="Float64", band=str(band))
+        _add(one, "Description", like.descriptions[i] or "")
+        _add(one, "NoDataValue", nodata[i])
+        _add(one, "Offset", repr(like.offsets[i]))
+        _add(one, "Scale", repr(like.scales[i]))
+        part = ElementTree.SubElement(one, "ComplexSource")
+        _add(part, "SourceFilename", name).set("relativeToVRT", "0")
+        _add(part, "SourceBand", str(band))
+        known = taken[i]
+        if known is not None:
+            _add(part, *known)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _add(parent: ElementTree.Element, name: str, text: str) -> ElementTree.Element:
+    element = ElementTree.SubElement(parent, name)
+    element.text = text
+    return element
 
 
 def _coincide(source: Any, grid: RasterScan) -> bool:

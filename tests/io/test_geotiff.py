@@ -52,6 +52,24 @@ def test_float_nodata_agrees_with_gdal(write_tif: Write, nodata: float) -> None:
     np.testing.assert_array_equal(read_all(path).valid[..., 0], expected)
 
 
+@pytest.mark.parametrize("nodata", [-9999.0, 0.1, -1e30, 1e-3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_values_that_decimal_text_cannot_tell_from_nodata_are_nodata(
+    write_tif: Write, nodata: float, dtype: str
+) -> None:
+    near = np.full((1, 1, 5), nodata, dtype)
+    for place, steps in enumerate((-2, -1, 0, 1, 2)):
+        for _ in range(abs(steps)):
+            near[..., place] = np.nextafter(near[..., place], np.array(np.inf * steps, dtype))
+    assert len(np.unique(near)) == 5
+    far = near[..., [0, 4]] * np.array([1 - 1e-5, 1 + 1e-5], dtype)
+    path = write_tif(np.concatenate([near, far], -1), nodata=nodata)
+    with rasterio.open(path) as source:
+        expected = source.read_masks(1) != 0
+    assert expected.tolist() == [[False] * 5 + [True] * 2]
+    np.testing.assert_array_equal(read_all(path).valid[..., 0], expected)
+
+
 def test_infinity_is_invalid(write_tif: Write) -> None:
     array = noise(1, "float32")
     array[0, 3, 4] = np.inf
@@ -68,6 +86,56 @@ def test_mask_files_and_internal_masks(write_tif: Write, internal: bool) -> None
         target.write_mask(mask)
     assert path.with_name(path.name + ".msk").exists() is not internal
     np.testing.assert_array_equal(read_all(path).valid, np.stack([mask, mask], axis=-1))
+
+
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize("alpha", [True, False])
+def test_a_mask_does_not_hide_the_nodata_value(
+    write_tif: Write, internal: bool, alpha: bool
+) -> None:
+    array = noise(4 if alpha else 3)
+    options = {"photometric": "RGB", "alpha": "YES"} if alpha else {}
+    path = write_tif(array, nodata=0, **options)
+    mask = np.zeros((40, 50), np.bool_)
+    mask[17:] = True
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as target:
+        target.write_mask(mask)
+    expected = (array[:3] != 0) & mask
+    if alpha:
+        expected &= array[3] != 0
+    assert 0 < expected.sum() < (array[:3] != 0).sum()
+    np.testing.assert_array_equal(np.moveaxis(read_all(path).valid, -1, 0), expected)
+
+
+def test_bands_with_nodata_values_of_their_own_under_a_mask(
+    write_tif: Write, tmp_path: Path
+) -> None:
+    first, second = noise(1), noise(1) + 1
+    write_tif(first, "a.tif")
+    write_tif(second, "b.tif")
+    mask = np.zeros((1, 40, 50), np.uint8)
+    mask[:, :, 9:] = 255
+    write_tif(mask, "mask.tif")
+
+    def source(name: str) -> str:
+        return (
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+            "<SourceBand>1</SourceBand></SimpleSource>"
+        )
+
+    bands = "".join(
+        f'<VRTRasterBand dataType="Byte" band="{i}">{nodata}{source(name)}</VRTRasterBand>'
+        for i, (name, nodata) in enumerate(
+            [("a.tif", "<NoDataValue>3</NoDataValue>"), ("b.tif", "")], 1
+        )
+    )
+    path = tmp_path / "masked.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="50" rasterYSize="40">{bands}<MaskBand><VRTRasterBand '
+        f'dataType="Byte">{source("mask.tif")}</VRTRasterBand></MaskBand></VRTDataset>'
+    )
+    expected = np.stack([(first[0] != 3) & (mask[0] != 0), mask[0] != 0], axis=-1)
+    np.testing.assert_array_equal(read_all(path).valid, expected)
 
 
 @pytest.mark.parametrize("nodata", [None, 0])

@@ -48,15 +48,23 @@ def read(path):
     [
         ({"a.vrt": "a.vrt"}, "Recursion detected"),
         ({"a.vrt": "b.vrt", "b.vrt": "a.vrt"}, "Recursion detected"),
+        ({"a.vrt": "a.tif", "a.tif": "a.vrt"}, "Recursion detected"),
+        ({"a.vrt": "in/a.vrt"}, "Recursion detected"),
         ({"a.vrt": "gone.tif"}, "gone.tif"),
     ],
 )
 def test_sources_that_lead_nowhere(tmp_path, sources, message):
+    (tmp_path / "in").symlink_to(tmp_path)
     for name, source in sources.items():
         write_vrt(tmp_path / name, source)
     with pytest.raises(ScanError, match=message) as caught:
         read(tmp_path / "a.vrt")
     assert "\n" not in str(caught.value)
+
+
+def test_a_vrt_of_itself_is_known_by_what_is_in_it(tmp_path):
+    with pytest.raises(ScanError, match=r"Recursion detected: .* among its own sources"):
+        read(write_vrt(tmp_path / "itself.tif", "itself.tif"))
 
 
 def test_python_in_a_vrt_is_not_run_even_where_gdal_may(write_tif, tmp_path):
@@ -74,7 +82,7 @@ def test_python_in_a_vrt_is_not_run_even_where_gdal_may(write_tif, tmp_path):
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(path)], capture_output=True, text=True, check=False,
-        env={**os.environ, "GDAL_VRT_ENABLE_PYTHON": "YES"},
+        timeout=120, env={**os.environ, "GDAL_VRT_ENABLE_PYTHON": "YES"},
     )  # fmt: skip
     assert "ScanError" in done.stderr
     assert "Python" in done.stderr
@@ -82,6 +90,6 @@ def test_python_in_a_vrt_is_not_run_even_where_gdal_may(write_tif, tmp_path):
     plain = "import sys, rasterio\nwith rasterio.open(sys.argv[1]) as vrt: vrt.read()"
     subprocess.run(
         [sys.executable, "-W", "ignore", "-c", plain, str(path)], check=False,
-        env={**os.environ, "GDAL_VRT_ENABLE_PYTHON": "YES"},
+        timeout=120, env={**os.environ, "GDAL_VRT_ENABLE_PYTHON": "YES"},
     )  # fmt: skip
     assert trace.exists(), "this GDAL runs no Python in VRTs, so that the test shows nothing"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import zipfile
 
@@ -12,8 +13,9 @@ import rasterio
 import rasterio.shutil
 
 import segfocal as sf
+from segfocal.io import identity as module
 from segfocal.io import open_scan
-from segfocal.io.identity import format_versions, scan_identity
+from segfocal.io.identity import format_versions, scan_identity, unknown_files
 
 
 def identity(path):
@@ -88,8 +90,10 @@ def test_an_archive_stands_for_what_is_in_it(write_tif, tmp_path):
     assert identity(name) != before
 
 
-def test_an_array_is_known_by_name_and_shape():
-    assert scan_identity(sf.MemoryScan(np.zeros((2, 3, 1))))["shape"] == [2, 3]
+def test_an_array_is_known_by_shape_but_not_by_content():
+    found = scan_identity(sf.MemoryScan(np.zeros((2, 3, 1))))
+    assert found["shape"] == [2, 3]
+    assert unknown_files(found) == ["array"]
 
 
 def test_versions_name_the_libraries():
@@ -97,36 +101,101 @@ def test_versions_name_the_libraries():
     assert set(format_versions(3)) == {"nibabel", "zlib"}
 
 
+class Server:
+    """Answers HEAD and GET with the headers and bytes that it is given; None refuses."""
+
+    def __init__(self, monkeypatch, head, get=None, content=b""):
+        self.answers = {"HEAD": head, "GET": get}
+        self.content, self.asked = content, []
+        monkeypatch.setattr("urllib.request.urlopen", self._answer)
+
+    def _answer(self, request, timeout):
+        self.asked.append((request.get_method(), request.full_url))
+        self.headers = self.answers[request.get_method()]
+        if self.headers is None:
+            raise OSError("HTTP Error 405: Method Not Allowed")
+        return self
+
+    def read(self, size):
+        return self.content[:size]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        pass
+
+
+URL = "https://host/a.tif"
+
+
 def test_a_remote_file_is_known_by_what_its_server_says(monkeypatch):
-    from segfocal.io import identity as module
+    server = Server(monkeypatch, {"ETag": '"1"', "Content-Length": "7", "Server": "x"})
+    for name in (URL, f"/vsicurl/{URL}", "/vsicurl?max_retry=2&url=https%3A%2F%2Fhost%2Fa.tif"):
+        assert module._file_identity(name) == {"url": URL, "ETag": '"1"', "Content-Length": "7"}
+    assert server.asked == [("HEAD", URL)] * 3
 
-    class Answer:
-        def __init__(self):
-            self.headers = {"ETag": '"1"', "Content-Length": "7", "Server": "x"}
 
-        def __enter__(self):
-            return self
+@pytest.mark.parametrize("head", [None, {"Content-Length": "700000"}])
+def test_a_server_that_refuses_head_is_asked_for_the_first_bytes(monkeypatch, head):
+    content = bytes(range(256)) * 300
+    part = {"Content-Range": "bytes 0-65535/700000", "Content-Length": "65536"}
+    server = Server(monkeypatch, head, part, content)
+    first = module._file_identity(URL)
+    assert server.asked == [("HEAD", URL), ("GET", URL)]
+    assert first == {
+        "url": URL,
+        "Content-Length": "700000",
+        "head": hashlib.sha256(content[:65536]).hexdigest(),
+    }
+    server.content = b"x" + content[1:]
+    assert module._file_identity(URL) != first
+    server.answers["GET"] = {"Last-Modified": "then"}
+    assert module._file_identity(URL)["Last-Modified"] == "then"
 
-        def __exit__(self, *error):
-            pass
 
-    asked = []
+@pytest.mark.parametrize("get", [None, {"Server": "x"}])
+def test_what_no_server_speaks_for_is_unknown(monkeypatch, get):
+    Server(monkeypatch, None, get, b"something")
+    assert module._file_identity(URL) == {"url": URL, "unknown": True}
 
-    def answer(request, timeout):
-        asked.append((request.get_method(), request.full_url))
-        return Answer()
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", answer)
-    for name in ("https://host/a.tif", "/vsicurl/https://host/a.tif"):
-        assert module._file_identity(name) == {
-            "url": "https://host/a.tif",
-            "ETag": '"1"',
-            "Content-Length": "7",
-        }
-    assert asked == [("HEAD", "https://host/a.tif")] * 2
+@pytest.mark.parametrize(
+    "name",
+    ["/vsis3/bucket/a.tif", "/vsizip//vsigs/bucket/a.zip/a.tif", "/vsimem/a.tif", "WMS:https://x/"],
+)
+def test_what_only_gdal_can_reach_is_unknown(name):
+    identity = {"files": [module._file_identity(name), {"name": "here"}]}
+    assert unknown_files(identity) == [name]
 
-    def refuse(request, timeout):
-        raise OSError("405")
 
-    monkeypatch.setattr(module.urllib.request, "urlopen", refuse)
-    assert module._file_identity("https://host/a.tif") == {"url": "https://host/a.tif"}
+def test_names_that_stand_for_a_file(write_tif, tmp_path):
+    path = write_tif(np.ones((1, 8, 12), np.uint8))
+    length = path.stat().st_size
+    for name in (f"GTIFF_DIR:1:{path}", f"/vsisubfile/0_{length},{path}", f"vrt://{path}?bands=1"):
+        before = identity(name)
+        assert unknown_files(before) == [], name
+        touch(path)
+        assert identity(name) != before, name
+
+
+def test_a_description_of_a_service_is_unknown_though_it_is_a_file(tmp_path):
+    (tmp_path / "wms.xml").write_text("<GDAL_WMS><ServerUrl>https://host/</ServerUrl></GDAL_WMS>")
+    name = str(tmp_path / "wms.xml")
+    assert unknown_files({"files": [module._file_identity(name)]}) == [name]
+
+
+def test_sources_count_whatever_the_vrts_are_called(write_tif, tmp_path):
+    write_tif(np.zeros((1, 8, 12), np.uint8), name="deep.tif")
+    rasterio.shutil.copy(tmp_path / "deep.tif", tmp_path / "inner.vrt", driver="VRT")
+    text = (tmp_path / "inner.vrt").read_text()
+    (tmp_path / "inner.xml").write_text(text)
+    (tmp_path / "outer.vrt").write_text(text.replace("deep.tif", "inner.xml"))
+    before = identity(tmp_path / "outer.vrt")
+    assert [os.path.basename(file["path"]) for file in before["files"]] == [
+        "outer.vrt",
+        "inner.xml",
+        "deep.tif",
+    ]
+    touch(tmp_path / "deep.tif")
+    assert identity(tmp_path / "outer.vrt") != before

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import nibabel as nib
 import numpy as np
 import pytest
+import rasterio
+from rasterio.transform import Affine
 
 from segfocal.errors import ScanError
-from segfocal.io import MemoryScan, read_labels
+from segfocal.io import MemoryScan, open_scan, read_labels
 from segfocal.io.described import DescribedScan
 from segfocal.io.label_views import AreaLabels, BandLabels, ColorLabels, InstanceLabels
 from segfocal.types import full_window
@@ -92,3 +95,58 @@ def test_none_makes_every_number_count():
     source = scan(np.array([[1.0, np.nan, 3.0]]), valid=masked)
     view = DescribedScan(source, scale={}, offset={}, nodata={"*": "none"})
     assert view.read(full_window(view.shape)).valid[..., 0].tolist() == [[True, False, True]]
+
+
+def scaled_raster(path, dtype):
+    """Write every value from 0 to 2999 with scale and offset in the header, in two bands."""
+    values = np.arange(3000).astype(dtype).reshape(1, 50, 60).repeat(2, 0)
+    with rasterio.open(
+        path, "w", driver="GTiff", height=50, width=60, count=2, dtype=dtype,
+        transform=Affine(10, 0, 0, 0, -10, 0), crs="EPSG:32633",
+    ) as out:  # fmt: skip
+        out.write(values)
+        out.scales, out.offsets = (1e-4, 1.0), (-0.1, 0.0)
+    return values[0]
+
+
+def scaled_volume(path, dtype):
+    values = np.arange(3000).astype(dtype).reshape(10, 15, 20)
+    image = nib.Nifti1Image(values, np.eye(4))
+    image.header.set_slope_inter(1e-4, -0.1)
+    nib.save(image, path)
+    return values
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "float32"])
+@pytest.mark.parametrize(("write", "name"), [(scaled_raster, "x.tif"), (scaled_volume, "x.nii")])
+def test_nodata_is_compared_with_what_is_stored(tmp_path, write, name, dtype):
+    stored = write(tmp_path / name, dtype)
+    for nodata in (0, 1000, 2999, -0.1):
+        with DescribedScan(
+            open_scan(tmp_path / name), scale={}, offset={}, nodata={"*": nodata}
+        ) as view:
+            patch = view.read(full_window(view.shape))
+            for channel in range(len(view.channels)):
+                np.testing.assert_array_equal(patch.valid[..., channel], stored != nodata)
+
+
+def test_what_the_header_says_is_not_applied_twice(tmp_path):
+    scaled_raster(tmp_path / "x.tif", "uint16")
+    for scale, offset, told in (
+        ({"*": 1e-4}, {}, "has scale 0.0001 for channel 'band_1', .* the spec has scale 0.0001"),
+        ({}, {"band_1": -0.1}, "has offset -0.1 for channel 'band_1'"),
+    ):
+        with (
+            open_scan(tmp_path / "x.tif") as source,
+            pytest.raises(ScanError, match=f"x.tif: its header {told}"),
+        ):
+            DescribedScan(source, scale=scale, offset=offset, nodata={})
+    # A change of the unit is another number, and band_2 has no scale of its own.
+    with DescribedScan(
+        open_scan(tmp_path / "x.tif"), scale={"band_2": 1e-4}, offset={"band_1": 5}, nodata={}
+    ) as view:
+        assert view.twice_scaled == ("band_1",)
+        values = view.read(full_window(view.shape)).values
+    raw = np.arange(3000).reshape(50, 60)
+    np.testing.assert_allclose(values[..., 0], raw * 1e-4 - 0.1 + 5, rtol=1e-6)
+    np.testing.assert_allclose(values[..., 1], raw * 1e-4, rtol=1e-6)

@@ -346,7 +346,7 @@ class TestEveryWriter:
         monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
         with (
             PendingOutput(tmp_path / name) as pending,
-            pytest.raises(OutputError, match="are needed and 0 MB are free"),
+            pytest.raises(OutputError, match="are needed and 0 kB are free"),
         ):
             open_label_writer(pending, MemoryScan(np.zeros((*shape, 1))), card)
 

@@ -26,7 +26,7 @@ ORIENTATIONS = [
 KEPT = (
     *("qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d"),
     *("qoffset_x", "qoffset_y", "qoffset_z", "srow_x", "srow_y", "srow_z"),
-    *("xyzt_units", "descrip", "dim_info"),
+    *("xyzt_units", "dim_info"),
 )
 
 
@@ -68,7 +68,9 @@ def unusual_image(shape: tuple[int, ...] = SHAPE, kind: type = nib.Nifti1Image) 
     header.set_intent("z score")
     header.set_slope_inter(2, 5)
     header.set_dim_info(0, 1, 2)
-    header["descrip"], header["cal_max"] = b"from the scanner", 300
+    header["descrip"], header["aux_file"], header["cal_max"] = b"of a patient", b"b.mat", 300
+    if kind is nib.Nifti1Image:
+        header["db_name"] = b"a patient"
     header.extensions.append(nib.nifti1.Nifti1Extension("comment", b"patient name"))
     return image
 
@@ -98,11 +100,39 @@ def test_the_header_is_the_inputs(
     raw = nib.Nifti1Header(_first_bytes(tmp_path / f"out{suffix}", 348))
     assert raw["intent_code"] == 1002
     assert (raw["scl_slope"], raw["scl_inter"], raw["cal_max"]) == (1, 0, 0)
+    for field in ("descrip", "aux_file", "db_name", "data_type"):
+        assert raw[field] == b""
     (extension,) = output.header.extensions  # the input's comment names a patient
     assert extension.get_code() == 0
     assert (raw["vox_offset"], raw["magic"]) == (352 + extension.get_sizeondisk(), b"n+1")
     assert output.get_data_dtype() == np.uint8
     np.testing.assert_array_equal(np.asarray(output.dataobj), in_file)
+
+
+@pytest.mark.parametrize("codes", [(0, 0), (1, 0), (0, 2)])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+def test_a_negative_spacing_stays_so_that_itk_shows_both_alike(
+    tmp_path: Path, card: Card, suffix: str, codes: tuple[int, int]
+) -> None:
+    itk = pytest.importorskip("SimpleITK")
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.int16), np.diag([2.0, 1.5, 3, 1]))
+    image.header["qform_code"], image.header["sform_code"] = codes
+    nib.save(image, tmp_path / "in.nii")
+    content = bytearray((tmp_path / "in.nii").read_bytes())
+    content[80:84] = np.float32(-2).tobytes()  # pixdim[1]
+    (tmp_path / "in.nii").write_bytes(content)
+    with VolumeScan(tmp_path / "in.nii") as scan:
+        assert sum("negative spacing" in note for note in scan.notes) == 1
+        save(scan, tmp_path / f"out{suffix}", card, draw(SHAPE), 4)
+    given, output = nib.load(tmp_path / "in.nii"), nib.load(tmp_path / f"out{suffix}")
+    np.testing.assert_array_equal(output.affine, given.affine)
+    assert _first_bytes(tmp_path / f"out{suffix}", 84)[76:] == content[76:84]
+    given, output = (itk.ReadImage(str(tmp_path / n)) for n in ("in.nii", f"out{suffix}"))
+    corner = [side - 1 for side in SHAPE]
+    for point in ([0, 0, 0], corner):
+        assert output.TransformIndexToPhysicalPoint(point) == given.TransformIndexToPhysicalPoint(
+            point
+        )
 
 
 def _first_bytes(path: Path, count: int) -> bytes:

@@ -153,3 +153,15 @@ def test_modalities_that_do_not_touch_are_refused(
     third = write(tmp_path / "c.nii", np.zeros((10, 10, 10), np.int16), corner)
     with pytest.raises(ScanError, match=r"c\.nii: lies at"):
         open_scan([first, third])
+
+
+@pytest.mark.parametrize("angle", [0.0, 0.4])
+def test_what_lies_outside_is_told(tmp_path: Path, angle: float) -> None:
+    grid = write(tmp_path / "a.nii", RNG.normal(size=(30, 70, 20)), np.diag([1.0, 1, 2, 1]))
+    other = turned(angle, (1.5, 2, 1), (4, 30, 5))
+    write(tmp_path / "b.nii", RNG.normal(size=(12, 30, 18)), other)
+    with pytest.warns(SegfocalWarning) as told, open_scan([grid, tmp_path / "b.nii"]) as scan:
+        share = 1 - scan.read(full_window(scan.shape)).valid[..., 1].mean()
+    (message,) = {str(warning.message) for warning in told}
+    stated = float(message.split("about ")[1].split("%")[0]) / 100
+    assert stated == pytest.approx(share, abs=0.03)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import rasterio
 from rasterio.warp import Resampling, reproject
+from scipy import ndimage
 from skimage.transform import resize
 
 from segfocal.errors import ScanError, ScanNotFoundError, SegfocalWarning
@@ -163,3 +164,76 @@ def test_files_that_do_not_go_together_are_refused(
         open_scan([fine[0], fine[0].with_name("gone.tif")])
     with pytest.raises(ScanError, match="no files"):
         open_scan([])
+
+
+@pytest.mark.parametrize("internal", [True, False])
+@pytest.mark.parametrize("turned", [False, True])
+def test_nodata_and_a_mask_both_count_in_a_file_that_is_resampled(
+    turned: bool, internal: bool, fine: tuple[Path, np.ndarray], write_tif: Callable[..., Path]
+) -> None:
+    coarse = RNG.integers(1, 4000, (1, 20, 30)).astype(np.uint16)
+    coarse[:, 10:14] = 0
+    kept = np.ones((20, 30), np.bool_)
+    kept[:5] = False
+    # Half a pixel off, where every value is a mix of two.
+    to = rasterio.Affine(20, 0, 500010, 0, -20, 4000000) if turned else COARSE
+    path = write_tif(coarse, "coarse.tif", transform=to, nodata=0)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=internal), rasterio.open(path, "r+") as target:
+        target.write_mask(kept)
+    with opened_with_warning(fine[0], path) as scan:
+        valid = scan.read(full_window(scan.shape), [2]).valid[..., 0]
+    usable = kept & (coarse[0] != 0)
+    inside = slice(2, -2)
+    expected = usable.repeat(2, 0).repeat(2, 1)
+    np.testing.assert_array_equal(valid[:, inside], expected[:, inside])
+
+
+def test_each_band_that_is_resampled_has_nodata_of_its_own(
+    fine: tuple[Path, np.ndarray], write_tif: Callable[..., Path], tmp_path: Path
+) -> None:
+    coarse = RNG.integers(1, 4000, (2, 20, 30)).astype(np.uint16)
+    coarse[0, 3:6] = 7
+    coarse[1, 10:14] = 9
+    kept = np.ones((1, 20, 30), np.uint8)
+    kept[0, 16:] = 0
+    write_tif(coarse, "coarse.tif", transform=COARSE)
+    write_tif(kept, "mask.tif", transform=COARSE)
+    with rasterio.open(tmp_path / "coarse.tif") as file:
+        wkt = file.crs.to_wkt()
+
+    def source(name: str, band: int) -> str:
+        return (
+            f'<SimpleSource><SourceFilename relativeToVRT="1">{name}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand></SimpleSource>"
+        )
+
+    bands = "".join(
+        f'<VRTRasterBand dataType="UInt16" band="{band}"><Description>{name}</Description>'
+        f"<NoDataValue>{nodata}</NoDataValue><Scale>0.5</Scale>{source('coarse.tif', band)}"
+        "</VRTRasterBand>"
+        for band, name, nodata in ((1, "x", 7), (2, "y", 9))
+    )
+    path = tmp_path / "both.vrt"
+    path.write_text(
+        f'<VRTDataset rasterXSize="30" rasterYSize="20"><SRS>{wkt}</SRS><GeoTransform>500000, 20, '
+        f"0, 4000000, 0, -20</GeoTransform>{bands}<MaskBand><VRTRasterBand "
+        f'dataType="Byte">{source("mask.tif", 1)}</VRTRasterBand></MaskBand></VRTDataset>'
+    )
+    with opened_with_warning(fine[0], path) as scan:
+        assert scan.channels[2:] == ("both.x", "both.y")
+        patch = scan.read(full_window(scan.shape), [2, 3])
+    usable = (coarse != np.array([7, 9])[:, None, None]) & (kept != 0)
+    # Bilinear values reach half a pixel into the next one; what is mixed with nodata is not valid.
+    near = ndimage.minimum_filter(usable.repeat(2, 1).repeat(2, 2), (0, 3, 3))
+    found = np.moveaxis(patch.valid, -1, 0)
+    assert (found <= usable.repeat(2, 1).repeat(2, 2)).all()
+    assert (found >= near).all()
+    assert near[0].sum() > 1000
+    assert (near[0] != near[1]).any()
+    expected = [
+        resize(one.astype(float), (40, 60), order=1, mode="edge", anti_aliasing=False) / 2
+        for one in coarse
+    ]
+    np.testing.assert_allclose(
+        np.moveaxis(patch.values, -1, 0)[near], np.stack(expected)[near], rtol=1e-6
+    )
