@@ -10,6 +10,7 @@ from tile height, scan width and number of classes, never from the length of the
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Literal, TypeVar, get_args
 
 import numpy as np
@@ -54,8 +55,15 @@ def window_function(blend: Blend, length: int, overlap: int) -> NDArray[np.float
 def axis_weights(axis: AxisGrid, blend: Blend) -> list[NDArray[np.float32]]:
     """Return the weights of each tile along one axis, summing to 1 at every pixel.
 
-    Entry ``k`` has the length of ``axis.kept_slice(k)``.
+    Entry ``k`` has the length of ``axis.kept_slice(k)``. Tiles with all their neighbours share one
+    array, so that time and memory do not follow from the length of the axis.
     """
+    reach = (axis.kept - 1) // axis.stride  # neighbours that a tile overlaps at each side
+    left_out = axis.count - (2 * reach + 3)
+    if left_out > 0:
+        short = replace(axis, size=axis.size - left_out * axis.stride)
+        ends = axis_weights(short, blend)
+        return [*ends[:reach], *[ends[reach]] * left_out, *ends[reach:]]
     raw = window_function(blend, axis.kept, axis.overlap)
     total = np.zeros(axis.size)
     for k in range(axis.count):

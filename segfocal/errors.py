@@ -12,6 +12,7 @@ __all__ = [
     "ModelError",
     "OutputError",
     "OutputExistsError",
+    "OutputInUseError",
     "ScanError",
     "ScanNotFoundError",
     "SegfocalError",
@@ -58,3 +59,7 @@ class OutputError(SegfocalError, OSError):
 
 class OutputExistsError(OutputError, FileExistsError):
     """The output is there already and overwriting was not asked for."""
+
+
+class OutputInUseError(OutputError):
+    """Another process is writing the output."""

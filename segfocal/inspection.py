@@ -7,7 +7,7 @@ from typing import Any
 
 from segfocal.card_files import is_exported_model, read_encoder_facts, read_facts
 from segfocal.data.spec import read_spec
-from segfocal.engine.provenance import read_provenance
+from segfocal.engine.provenance import file_digest, read_provenance
 from segfocal.io import open_scan
 from segfocal.work import read_work
 
@@ -61,4 +61,11 @@ def inspect(path: str | Path) -> dict[str, Any]:
             **scan.georeference(),
             **({"notes": list(notes)} if (notes := getattr(scan, "notes", ())) else {}),
             **({} if provenance is None else {"provenance": provenance}),
+            **({} if provenance is None else _state(Path(path), provenance)),
         }
+
+
+def _state(path: Path, provenance: dict[str, Any]) -> dict[str, Any]:
+    """Return whether a label map is still the file that its provenance tells of."""
+    same = file_digest(path) == provenance["sha256"]
+    return {} if same else {"changed": "since it was written: its SHA-256 is another"}

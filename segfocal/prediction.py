@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,12 @@ from segfocal.engine.polygons import polygons_of
 from segfocal.engine.provenance import provenance_path, read_provenance
 from segfocal.engine.resolution import DEFAULT_INTERPOLATION, Resample
 from segfocal.engine.slices import SliceAxis
-from segfocal.engine.sweep import FinishedRows, Progress
+from segfocal.engine.sweep import Progress, Stretches
 from segfocal.errors import OutputError, OutputExistsError
 from segfocal.io import MemoryScan, PendingOutput, Scan, ScanPath
 from segfocal.io.labels import Layout
 from segfocal.io.resampling import Interpolation
-from segfocal.prepared import model_name, prepared_job
+from segfocal.prepared import name_of_model, prepared_job
 from segfocal.types import Window
 
 if TYPE_CHECKING:
@@ -177,10 +178,13 @@ def stream(
     return _with_nan(job.sweep(progress))
 
 
-def _with_nan(stretches: Iterator[FinishedRows]) -> Iterator[tuple[Window, NDArray[np.float32]]]:
-    for rows in stretches:
-        rows.probabilities[~rows.valid] = np.nan
-        yield rows.window, rows.probabilities
+def _with_nan(
+    sweep: Stretches,
+) -> Iterator[tuple[Window, NDArray[np.float32]]]:
+    with closing(sweep) as stretches:
+        for rows in stretches:
+            rows.probabilities[~rows.valid] = np.nan
+            yield rows.window, rows.probabilities
 
 
 def predict(
@@ -214,6 +218,7 @@ def predict(
     fill_holes: Classes | None = None,
     min_volume: float | None = None,
     layout: Layout = "cog",
+    model_name: str | None = None,
     assemble_only: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
@@ -281,6 +286,7 @@ def predict(
             per pixel: what does not fit into ``max_memory`` is refused.
         layout: ``"cog"``: a cloud-optimised GeoTIFF with overviews; ``"gtiff"``: a tiled one
             without. Volumes have one layout only.
+        model_name: What to call the model in ``OUTPUT.json``. Left out: the names of its files.
         assemble_only: Compute nothing: other processes have, by
             :func:`~segfocal.predict_part`; what is missing is an error.
         overwrite: Replace an existing output.
@@ -335,9 +341,10 @@ def predict(
             layers=layers,
             polygons=vector,
             layout=layout,
-            model_name=model_name(model),
+            model_name=model_name or name_of_model(model),
             overwrite=overwrite,
             assemble_only=assemble_only,
+            read_too=_paths(model, area),
             progress=progress,
             tell=tell,
         )
@@ -404,14 +411,15 @@ def predict_array(
             blend=blend,
             batch_size=batch_size,
         )
-        for rows in job.sweep(progress):
-            card = job.predictor.card
-            found = (
-                rows.probabilities.argmax(-1)
-                if card is None
-                else card.label_values(rows.probabilities)
-            )
-            labels[rows.window] = np.where(rows.valid, found, -1)
+        with closing(job.sweep(progress)) as stretches:
+            for rows in stretches:
+                card = job.predictor.card
+                found = (
+                    rows.probabilities.argmax(-1)
+                    if card is None
+                    else card.label_values(rows.probabilities)
+                )
+                labels[rows.window] = np.where(rows.valid, found, -1)
     return labels
 
 
@@ -425,6 +433,12 @@ def _refuse_to_replace_input(
     for path in source.values() if isinstance(source, Mapping) else source:
         if output.exists() and Path(path).exists() and output.samefile(path):
             raise OutputError(f"{output}: is the scan itself; expected another path for its labels")
+
+
+def _paths(model: Any, area: Any) -> list[str | Path]:
+    """Return the files among models and area."""
+    given = [*(model if isinstance(model, list | tuple) else [model]), area]
+    return [one for one in given if isinstance(one, str | Path)]
 
 
 def _refuse_to_replace_stranger(

@@ -14,6 +14,7 @@ from segfocal.card import Card
 from segfocal.engine.averaging import TTA
 from segfocal.engine.contexts import prepare_calibrated
 from segfocal.engine.engines import Engine, in_engine
+from segfocal.engine.expected_values import unlike_training
 from segfocal.engine.job import DEFAULT_BATCH, Job, Sides
 from segfocal.engine.openvino_predictor import Precision
 from segfocal.engine.piece_options import Classes, piece_steps
@@ -31,7 +32,7 @@ from segfocal.types import Window
 if TYPE_CHECKING:
     from segfocal.io.area import Area
 
-__all__ = ["ScanSource", "model_name", "prepared_job"]
+__all__ = ["ScanSource", "name_of_model", "prepared_job"]
 
 ScanSource = Scan | ScanPath | Sequence[ScanPath] | Mapping[str, ScanPath]
 """What a scan is read from: a path, several that make up one, or an open scan."""
@@ -104,6 +105,9 @@ def prepared_job(
         )
         for note in getattr(grid_of(scan), "notes", ()):
             warnings.warn(note, SegfocalWarning, stacklevel=2)
+        unlike = unlike_training(job, card)
+        if unlike:
+            warnings.warn(unlike, SegfocalWarning, stacklevel=2)
         if min_size is not None:
             job = replace(job, cleaning=(*job.cleaning, sieve_of(min_size, scan)))
         pieces = piece_steps(
@@ -117,7 +121,7 @@ def prepared_job(
         yield replace(job, cleaning=(*job.cleaning, *pieces)), card
 
 
-def model_name(model: Any) -> str | None:
+def name_of_model(model: Any) -> str | None:
     """Return what to call a model in the provenance: the names of its files."""
     models = model if isinstance(model, list | tuple) else [model]
     names = [Path(one).name for one in models if isinstance(one, str | Path)]

@@ -6,6 +6,7 @@ import gzip
 import json
 import re
 import struct
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -86,16 +87,16 @@ def written(path: Path, content: bytes | str) -> Path:
     return path
 
 
-def huge_header(folder: Path) -> Path:
-    """A TIFF of 300 bytes that says it has 2**31 - 1 rows and columns."""
-    path = tif(folder, np.zeros((1, 8, 8), np.uint8), nodata=None)
+def huge_header(folder: Path, rows: int, cols: int) -> Path:
+    """A TIFF of some hundred bytes that says it has so many rows and columns."""
+    path = tif(folder, np.zeros((2, 8, 8), np.uint8), interleave="band")
     content = bytearray(path.read_bytes())
     (offset,) = struct.unpack_from("<I", content, 4)
     (count,) = struct.unpack_from("<H", content, offset)
     for entry in range(offset + 2, offset + 2 + 12 * count, 12):
         (tag,) = struct.unpack_from("<H", content, entry)
         if tag in (256, 257):
-            struct.pack_into("<HHII", content, entry, tag, 4, 1, 2**31 - 1)
+            struct.pack_into("<HHII", content, entry, tag, 4, 1, cols if tag == 256 else rows)
     return written(path, bytes(content))
 
 
@@ -174,7 +175,14 @@ CASES = {
         lambda f: cut(tif(f, tiled=True, blockxsize=16, blockysize=16, compress="lzw"), 0.5),
         "expected a GeoTIFF|truncated, damaged or gone",
     ),
-    "absurd size": Case(huge_header, "channel|cannot|not a raster|about .* MB are needed"),
+    "absurd size": Case(
+        lambda f: huge_header(f, 2**31 - 1, 2**31 - 1), "about .* MB are needed and .* are free"
+    ),
+    "absurd width": Case(lambda f: huge_header(f, 1, 2**28), "truncated, damaged or gone"),
+    "absurd width in strips": Case(
+        lambda f: huge_header(f, 1, 2**28), "truncated, damaged|too little", ("--max-memory", "4GB")
+    ),
+    "absurd height": Case(lambda f: huge_header(f, 2**28, 1), "truncated, damaged or gone"),
     "three bands for two": Case(
         lambda f: tif(f, np.ones((3, 40, 40), np.uint8)),
         "has 3 channels; the model expects 2 channels",
@@ -215,10 +223,10 @@ CASES = {
     "header only": volume(lambda f: cut(nii(f), 0.005), "not a volume|truncated"),
     "truncated gzip": volume(lambda f: packed(nii(f), 0.6), "truncated, damaged or gone"),
     "corrupt gzip": volume(
-        lambda f: packed(nii(f), damage=True), "truncated, damaged or gone|not a volume"
+        lambda f: packed(nii(f), damage=True), "truncated, damaged or gone|data is damaged"
     ),
     "no gzip": volume(
-        lambda f: written(f / "scan.nii.gz", nii(f).read_bytes()), "not a volume|cannot read"
+        lambda f: written(f / "scan.nii.gz", nii(f).read_bytes()), "is no gzip file|cannot read"
     ),
     "zero voxels": volume(
         lambda f: nii(f, dim=[3, 0, 20, 21, 1, 1, 1, 1]), "expected at least one voxel|not a volume"
@@ -308,7 +316,9 @@ def test_bad_input_is_one_clear_line(name: str, stubs: None, tmp_path: Path) -> 
     source = case.make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
     arguments = ["predict", case.model, str(source), "-o", case.output, *case.options]
+    begun = time.process_time()
     done = CliRunner().invoke(command, arguments)
+    assert time.process_time() - begun < 20
     assert done.exit_code == 2, (done.output, done.exception)
     lines = [line for line in done.stderr.splitlines() if not line.startswith("segfocal: warning")]
     assert len(lines) == 1, done.stderr

@@ -68,6 +68,29 @@ def test_weights_of_an_axis_are_positive_and_sum_to_one(blend, size, halo, overl
     np.testing.assert_allclose(total, 1, rtol=3e-7)
 
 
+@pytest.mark.parametrize("blend", BLENDS)
+@pytest.mark.parametrize("overlap", [0, 1, 5, 10, 15, 17])
+def test_weights_of_a_long_axis_are_those_of_its_tiles_one_by_one(blend, overlap):
+    raw = window_function(blend, 18, overlap)
+    for size in range(1, 400, 7):
+        axis = AxisGrid(size, 18, overlap=overlap)
+        total = np.zeros(size)
+        for k in range(axis.count):
+            kept = axis.kept_slice(k)
+            total[kept] += raw[: kept.stop - kept.start]
+        found = axis_weights(axis, blend)
+        assert len(found) == axis.count
+        for k, weights in enumerate(found):
+            kept = axis.kept_slice(k)
+            expected = (raw[: kept.stop - kept.start] / total[kept]).astype(np.float32)
+            np.testing.assert_array_equal(weights, expected)
+
+
+def test_weights_take_no_more_memory_for_a_longer_axis():
+    weights = axis_weights(AxisGrid(2**29, 512, overlap=128), "gaussian")
+    assert len({id(one) for one in weights}) < 10
+
+
 def test_window_functions_have_their_published_shape():
     gaussian = window_function("gaussian", 64, 16)
     # MONAI's importance map with sigma_scale 0.125 has exp(-0.5 (31.5 / 8)^2) at its edge.

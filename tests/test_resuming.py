@@ -20,7 +20,7 @@ import rasterio
 
 import segfocal as sf
 from segfocal.engine.provenance import provenance_path
-from segfocal.errors import OutputError, OutputExistsError, ScanError
+from segfocal.errors import OutputError, OutputExistsError, ScanError, SegfocalWarning
 
 # A model of numpy alone: a process that runs it starts in half a second.
 STUB = """
@@ -314,13 +314,54 @@ def test_a_model_without_identity_is_never_continued(scene, tmp_path):
     assert "starts afresh, as the model changed" in notices[0]
 
 
+@pytest.fixture
+def unknown(scene):
+    """Name of a scene of which nothing tells whether it changed."""
+    with rasterio.MemoryFile(scene.read_bytes(), filename="unknown.tif") as file:
+        yield file.name
+
+
+UNKNOWN = "nothing tells whether it changed"
+
+
+@pytest.mark.filterwarnings(f"ignore:.*{UNKNOWN}.*:segfocal.errors.SegfocalWarning")
+def test_a_scan_without_identity_is_never_continued(scene, unknown, tmp_path):
+    whole, first, second = (Stub() for _ in range(3))
+    sf.predict(whole, scene, tmp_path / "whole.tif")
+    notices = []
+    with pytest.raises(KeyboardInterrupt):
+        sf.predict(first, unknown, tmp_path / "labels.tif", progress=stop_after(0.5))
+    with pytest.warns(SegfocalWarning, match=UNKNOWN):
+        sf.predict(second, unknown, tmp_path / "labels.tif", notice=notices.append)
+    assert second.tiles == whole.tiles
+    assert [line for line in notices if "starts afresh, as the input changed" in line]
+    with (
+        rasterio.open(tmp_path / "labels.tif") as labels,
+        rasterio.open(tmp_path / "whole.tif") as o,
+    ):
+        np.testing.assert_array_equal(labels.read(), o.read())
+
+
+@pytest.mark.filterwarnings(f"ignore:.*{UNKNOWN}.*:segfocal.errors.SegfocalWarning")
+def test_a_scan_without_identity_is_never_finished(unknown, tmp_path):
+    sf.predict(Stub(), unknown, tmp_path / "labels.tif")
+    with pytest.raises(OutputExistsError, match="exists already"):
+        sf.predict(Stub(), unknown, tmp_path / "labels.tif")
+    again = Stub()
+    assert not sf.predict(again, unknown, tmp_path / "labels.tif", overwrite=True).unchanged
+    assert again.tiles > 0
+    with pytest.raises(ScanError, match="nothing tells whether all parts are of the same scan"):
+        sf.predict_part(Stub(), unknown, tmp_path / "parts.tif", "1/2")
+    assert not (tmp_path / ".parts.tif.scratch").exists()
+
+
 def test_too_little_disk_is_told_before_the_first_tile(scene, tmp_path, monkeypatch):
     import shutil
     from types import SimpleNamespace
 
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     model = Stub()
-    with pytest.raises(OutputError, match=r"MB are needed and 0 MB are free; free space"):
+    with pytest.raises(OutputError, match=r"kB are needed and 1 kB are free; free space"):
         sf.predict(model, scene, tmp_path / "labels.tif")
     assert model.tiles == 0
     assert list(tmp_path.iterdir()) == []
@@ -516,7 +557,7 @@ def run_and_kill(scene, out, seconds, assembly=False):
 
 
 def is_assembling(out):
-    return any(out.parent.glob(".labels.tif.*.partial/scratch/labels.vrt"))
+    return any(out.parent.glob(".labels.tif*.partial/scratch/labels.vrt"))
 
 
 VOLUME_RUN = RUN.replace("Stub(slow=float(sys.argv[3]))", "Stub(slow=float(sys.argv[3]), ndim=3)")

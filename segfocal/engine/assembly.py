@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -73,8 +74,12 @@ def compute_units(
     def wanted(window: Window) -> bool:
         return (only is None or only(window)) and bool(store.missing(window))
 
-    stretches = job.sweep(progress, wanted=wanted)
-    with ThreadPoolExecutor(1, thread_name_prefix="segfocal-write") as writer:
+    # Closed here, so that a failed write leaves no thread to the garbage collection, which may run
+    # in that very thread.
+    with (
+        closing(job.sweep(progress, wanted=wanted)) as stretches,
+        ThreadPoolExecutor(1, thread_name_prefix="segfocal-write") as writer,
+    ):
         writing: Future[None] | None = None
         for rows in stretches:
             arrays = {_LABELS: label_indices(rows, card), **layers.arrays(rows, card)}

@@ -135,9 +135,10 @@ def _automatic(
             if not _begun_in_keras(found.hash, destinations):
                 return found
             reason = "goes on in Keras, in which the output was begun"
+    found = in_context(model, global_context)  # what is no model has a message of its own
     if tell is not None and reason:
         tell(f"{Path(model).name}: {reason}" if isinstance(model, str | Path) else reason)
-    return in_context(model, global_context)
+    return found
 
 
 def _against_openvino(model: Any, global_context: str | None) -> str | None:

@@ -25,7 +25,7 @@ from segfocal.engine.predictors import Predictor
 from segfocal.engine.region import Mask, checked_region, needed_in
 from segfocal.engine.slices import SliceAxis, SlicePredictor, slice_axis_of
 from segfocal.engine.strips import NEVER_CUT_BELOW, plan_strips, strip_bytes
-from segfocal.engine.sweep import FinishedRows, Progress, sweep
+from segfocal.engine.sweep import Progress, Stretches, sweep
 from segfocal.errors import GeometryError, ScanError
 from segfocal.io import crop
 from segfocal.io.base import Scan
@@ -139,7 +139,7 @@ class Job:
         self,
         progress: Progress | None = None,
         wanted: Callable[[Window], bool] | None = None,
-    ) -> Iterator[FinishedRows]:
+    ) -> Stretches:
         """Yield finished rows; see :func:`segfocal.engine.sweep.sweep`.
 
         They partition what is segmented, and their windows are in pixels of the scan. A frozen
@@ -168,7 +168,7 @@ class Job:
         wanted: Callable[[Window], bool] | None,
         needed: Callable[[Window], bool] | None,
         progress: Progress | None,
-    ) -> Iterator[FinishedRows]:
+    ) -> Stretches:
         """Sweep what tiles are read from."""
         return sweep(
             self.source,
@@ -198,7 +198,7 @@ class Job:
         settle: Settle,
         progress: Progress | None,
         wanted: Callable[[Window], bool] | None,
-    ) -> Iterator[FinishedRows]:
+    ) -> Stretches:
         predictor = settle(self.batch_size, not self.batch_matters, progress)
         yield from replace(self, predictor=predictor, settle=None).sweep(progress, wanted)
 
@@ -309,7 +309,7 @@ class Job:
         )
 
 
-def _masked(stretches: Iterator[FinishedRows], mask: Mask) -> Iterator[FinishedRows]:
+def _masked(stretches: Stretches, mask: Mask) -> Stretches:
     for rows in stretches:
         yield replace(rows, valid=rows.valid & mask(rows.window))
 

@@ -15,9 +15,11 @@ from segfocal.card import Card
 from segfocal.engine.sweep import FinishedRows
 from segfocal.errors import OutputError, OutputExistsError
 
-__all__ = ["Layers", "ProbabilityType"]
+__all__ = ["LAYERS", "Layers", "ProbabilityType"]
 
 ProbabilityType = Literal["float32", "uint8"]
+
+LAYERS = ("probabilities", "uncertainty")
 
 STEPS = 250
 """Probability 1 in a file of bytes; in a GeoTIFF, 255 is nodata."""

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.data.channels import usable_pixels
-from segfocal.engine.sweep import FinishedRows
+from segfocal.engine.sweep import FinishedRows, Stretches
 from segfocal.interpolation import AxisMap, interpolate, small_windows, support
 from segfocal.io.base import Scan
 from segfocal.types import BoolArray, Window, overlap_of, shifted, window_shape
@@ -93,10 +93,10 @@ class ModelGrid:
 
     def bring_back(
         self,
-        stretches: Iterator[FinishedRows],
+        stretches: Stretches,
         strips: Sequence[tuple[Window, Window]],
         wanted: Wanted | None,
-    ) -> Iterator[FinishedRows]:
+    ) -> Stretches:
         """Yield finished rows of the output, in pieces of a few.
 
         Args:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,18 @@ from segfocal.engine.forward import BatchTooLargeError
 from segfocal.engine.identified import identified
 from segfocal.engine.job import Job
 from segfocal.engine.layers import STEPS, Layers, layer_names
-from segfocal.engine.parts import missing_parts
+from segfocal.engine.parts import clear_parts, fingerprint_of_parts, missing_parts
 from segfocal.engine.polygons import Polygons, add_polygons
 from segfocal.engine.provenance import (
     describe,
     file_digest,
     provenance_path,
 )
+from segfocal.engine.replacing import refuse_to_replace_inputs, remove_outdated
 from segfocal.engine.scratch import (
     ScratchStore,
     kept_bytes,
+    kept_parts,
     remove_scratch,
     scratch_folder,
 )
@@ -60,6 +61,7 @@ def produce(
     model_name: str | None,
     overwrite: bool,
     assemble_only: bool = False,
+    read_too: Sequence[str | Path] = (),
     progress: Progress | None,
     tell: Tell,
 ) -> tuple[dict[str, Any], bool]:
@@ -74,6 +76,7 @@ def produce(
         layout: Layout of a GeoTIFF.
         model_name: What to call the model in the provenance.
         overwrite: Replace an output that is not the one wanted.
+        read_too: Files that are read besides the scan's: no output may replace them.
         assemble_only: Compute nothing: other processes have, part by part.
         progress: Called with tiles done and tiles in all.
         tell: Called with a line of text when the run is no plain first run.
@@ -88,6 +91,10 @@ def produce(
     destination, scan, target = pending.destination, job.scan, job.target
     known = identified(destination, job, card, layers, layout)
     job, model, provenance = known.job, known.model, known.provenance
+    files = [destination, provenance_path(destination)]
+    files += [layers.path(destination, name) for name in layers.wanted]
+    files += [] if polygons is None else [polygons.path]
+    refuse_to_replace_inputs(files, known.source, read_too)
     if known.finished() is not None and provenance is not None:
         tell(f"{destination}: finished already, by the same model with the same parameters")
         remove_scratch(destination)
@@ -120,6 +127,8 @@ def produce(
     writer = open_label_writer(pending, target, card, layout=layout, tags=tags)
     while True:
         fingerprint = known.fingerprint_of(job)
+        if assemble_only:
+            fingerprint = fingerprint_of_parts(destination, fingerprint)
         with ScratchStore(destination, fingerprint) as store:
             _tell_state(store, tell)
             if assemble_only:
@@ -154,12 +163,15 @@ def produce(
         result["polygons"] = about
         polygons.note(scratch, about["sha256"])
     with writing(destination):
+        result["beside"] = _files_beside(pending)
         text = describe(destination, pending.main, fingerprint, result, model_name)
         pending.path(provenance_path(destination).name).write_text(text, encoding="utf-8")
     if vector is not None:
         vector.commit()
     pending.commit()
-    _remove_earlier_layers(destination, provenance, result["layers"])
+    remove_outdated(destination, provenance, result, tell)
+    if kept_parts(destination):
+        clear_parts(destination)
     store.remove()
     return json.loads(text), False
 
@@ -209,15 +221,10 @@ def _assemble_layers(
     return files
 
 
-def _remove_earlier_layers(
-    destination: Path, provenance: dict[str, Any] | None, fresh: dict[str, Any]
-) -> None:
-    """Remove layers of the output that was replaced: they would be taken for the new one's."""
-    earlier = (provenance or {}).get("result", {}).get("layers", {})
-    for name, layer in earlier.items():
-        if name not in fresh:
-            with contextlib.suppress(OSError):
-                destination.with_name(layer["file"]).unlink()
+def _files_beside(pending: PendingOutput) -> list[str]:
+    """Return names of what comes beside the output with names and colours of its classes."""
+    files = (path.name for path in pending.folder.iterdir() if path.is_file())
+    return sorted(name for name in files if name.endswith((".aux.xml", ".itksnap.txt", ".ctbl")))
 
 
 def _add_areas(result: dict[str, Any], scan: Scan) -> None:

@@ -8,25 +8,39 @@ border between two parts are run by both.
 
 from __future__ import annotations
 
+import contextlib
+import glob
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from segfocal.card import Card
 from segfocal.engine.assembly import compute_units
+from segfocal.engine.fingerprint import Fingerprint
 from segfocal.engine.forward import BatchTooLargeError
 from segfocal.engine.identified import identified
 from segfocal.engine.job import Job
 from segfocal.engine.layers import Layers
-from segfocal.engine.scratch import ScratchStore, kept_parts
+from segfocal.engine.scratch import ScratchStore, kept_fingerprint, kept_parts
 from segfocal.engine.sweep import Progress
-from segfocal.errors import GeometryError, OutputError, ScanError
+from segfocal.errors import GeometryError, OutputError, ScanError, SegfocalError
 from segfocal.io.identity import scan_identity
 from segfocal.io.labels import Layout
 from segfocal.io.pending import PendingOutput
 from segfocal.types import Window
 
-__all__ = ["Part", "compute_part", "missing_parts", "parse_part", "part_lock"]
+__all__ = [
+    "Part",
+    "clear_parts",
+    "compute_part",
+    "fingerprint_of_parts",
+    "missing_parts",
+    "parse_part",
+    "part_lock",
+]
+
+_OF_COMPUTING = {"the processor", "the inference engine"}
+"""What makes no difference to who puts parts together, for nothing is computed."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,15 @@ def part_lock(destination: Path, part: Part) -> PendingOutput:
     return PendingOutput(destination.with_name(f".{destination.name}.part-{part.name}"))
 
 
+def clear_parts(destination: Path) -> None:
+    """Remove what processes that were killed at work on parts of an output have left."""
+    locks = destination.with_name(f".{destination.name}.part-").name
+    for path in destination.parent.glob(f".{glob.escape(locks)}*.lock"):
+        name = path.name[len(locks) + 1 : -len(".lock")]
+        with contextlib.suppress(SegfocalError), part_lock(destination, parse_part(name)):
+            pass  # what was left goes with the lock; one that is at work keeps it
+
+
 def compute_part(
     destination: Path,
     job: Job,
@@ -95,6 +118,11 @@ def compute_part(
         ModelError, ScanError, OutputError, MemoryError: See the messages.
     """
     known = identified(destination, job, card, layers, layout)
+    if known.run is not None:
+        raise ScanError(
+            f"{job.scan.name}: nothing tells whether all parts are of the same scan; expected "
+            "local files, or an address whose server sends an ETag: or run it as one"
+        )
     job, axis = known.job, known.job.scan.slow_axis
     if known.finished() is not None:
         return 0
@@ -118,6 +146,27 @@ def compute_part(
             "all parts again"
         )
     return sum(mine(unit.window) for unit in store.units)
+
+
+def fingerprint_of_parts(destination: Path, fingerprint: Fingerprint) -> Fingerprint:
+    """Return the fingerprint that the parts of an output have, which are to be put together.
+
+    Another processor or inference engine may do that than have computed them.
+
+    Raises:
+        OutputError: Something else differs. The parts stay.
+    """
+    there = kept_fingerprint(destination)
+    if there is None:
+        return fingerprint
+    differences = fingerprint.differences(there)
+    if {*differences} <= _OF_COMPUTING:
+        return Fingerprint(there)
+    raise OutputError(
+        f"{destination}: its parts are there, but were computed before "
+        f"{' and '.join(differences)} changed; assemble with what they were computed with, or "
+        "compute all parts again"
+    )
 
 
 def missing_parts(destination: Path, job: Job, store: ScratchStore) -> list[str]:

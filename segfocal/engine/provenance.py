@@ -83,8 +83,28 @@ def read_provenance(output: Path) -> dict[str, Any] | None:
         value = json.loads(provenance_path(output).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    ours = isinstance(value, dict) and value.get("kind") == KIND and value.get("format") == FORMAT
-    return value if ours else None
+    return value if _is_ours(value) else None
+
+
+def _is_ours(value: Any) -> bool:
+    """Return True when a document has all of a provenance that is relied upon, of its types."""
+    if not (
+        isinstance(value, dict) and value.get("kind") == KIND and value.get("format") == FORMAT
+    ):
+        return False
+    result = value.get("result")
+    if not isinstance(result, dict) or not isinstance(result.get("classes"), list):
+        return False
+    layers, polygons = result.get("layers", {}), result.get("polygons") or {}
+    if not isinstance(layers, dict) or not isinstance(polygons, dict):
+        return False
+    described = [{"file": "", "sha256": value.get("sha256")}, *layers.values()]
+    described += [polygons] if polygons else []
+    return isinstance(value.get("fingerprint"), str) and all(
+        isinstance(one, dict) and isinstance(one.get(key), str)
+        for one in described
+        for key in ("file", "sha256")
+    )
 
 
 def is_finished(output: Path, provenance: dict[str, Any], fingerprint: Fingerprint) -> bool:
@@ -94,6 +114,10 @@ def is_finished(output: Path, provenance: dict[str, Any], fingerprint: Fingerpri
     files = {output: provenance.get("sha256")}
     for layer in provenance.get("result", {}).get("layers", {}).values():
         files[output.with_name(layer["file"])] = layer["sha256"]
+    # Programs that show an output add to what stands beside it: that it is there is enough.
+    beside = provenance.get("result", {}).get("beside", [])
+    if not all(output.with_name(name).is_file() for name in beside):
+        return False
     return all(path.is_file() and file_digest(path) == known for path, known in files.items())
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from segfocal.card import Card
-from segfocal.errors import GeometryError
+from segfocal.errors import GeometryError, SegfocalWarning
 from segfocal.io.base import Scan, grid_of
 from segfocal.io.resampling import Interpolation, ResampledScan
 
@@ -67,6 +67,7 @@ def at_model_resolution(
                 f"{scan.name}: pixels of {_sides(known)}; the model was trained on pixels of "
                 f"{_sides(wanted)}: what it finds may be far off; let the scan be resampled "
                 '(resample="always", --resample always) if both are in the same unit',
+                SegfocalWarning,
                 stacklevel=2,
             )
         return None

@@ -57,6 +57,15 @@ def plan_runs(
     rows = grid.axes[axis]
     for strip in strips:
         among = list(grid.touching(strip))
+        if wanted is None:
+            first, last = (
+                min(pixel // rows.stride, rows.count - 1)
+                for pixel in (strip[axis].start, strip[axis].stop - 1)
+            )
+            begin = overlap_of(rows.final_slice(first), strip[axis])
+            among[axis] = range(rows.touching(begin).start, last + 1)
+            runs.append(Run(tuple(strip), first, tuple(among)))
+            continue
         open_since: int | None = None
         for k in range(rows.count + 1):
             stretch = list(strip)

@@ -27,11 +27,77 @@ SEAM_SHARE = 0.03
 """Share of tiles that may be run twice, unless memory asks for more."""
 
 
+MOST_STRIPS = 1_000_000
+"""Strips beyond which the plan itself would take long; no scan that exists comes near it."""
+
+MOST_CUTS = 10_000
+"""How many ways to cut are compared; of more, evenly spread ones (by ratio of their pieces)."""
+
+
+@dataclass(frozen=True)
+class _AxisCut:
+    """A part of an axis in so many even pieces: what follows from it, without the pieces.
+
+    Attributes:
+        side: The axis of the grid.
+        part: What is cut of it.
+        begin: First tile's stretch in it.
+        stretches: How many there are.
+        count: Pieces.
+    """
+
+    side: AxisGrid
+    part: slice
+    begin: int
+    stretches: int
+    count: int
+
+    def pieces(self) -> Iterator[slice]:
+        """Yield the pieces."""
+        return (self._piece(i) for i in range(self.count))
+
+    def tiles(self) -> int:
+        """Return the tiles of all pieces: of all of it, and at each seam those that are run twice.
+
+        Only at the first few seams may there be fewer tiles before than reach over a seam.
+        """
+        seams = self.count - 1
+        reach = (self.side.kept - 1) // self.side.stride
+        few = 0
+        for i in range(1, seams + 1):
+            before = self._end(i)
+            if before >= reach:
+                break
+            few += reach - before
+        return len(self.side.touching(self.part)) + seams * reach - few
+
+    def longest(self) -> int:
+        """Return the pixels of the longest piece."""
+        ends = {0, self.count - 1}
+        lengths = [self._piece(i).stop - self._piece(i).start for i in ends]
+        if self.count > 2:
+            # Pieces have as many stretches as the longest, or one less.
+            most = math.ceil(self.stretches / self.count)
+            long = self.stretches - self.count * (most - 1)
+            long -= sum(self._end(i + 1) - self._end(i) == most for i in ends)
+            lengths.append((most if long > 0 else most - 1) * self.side.stride)
+        return max(lengths)
+
+    def _end(self, i: int) -> int:
+        """Return the tile's stretch at which piece ``i`` begins."""
+        return self.begin + round(i * self.stretches / self.count)
+
+    def _piece(self, i: int) -> slice:
+        first, last = self._end(i), self._end(i + 1) - 1
+        whole = slice(self.side.final_slice(first).start, self.side.final_slice(last).stop)
+        return overlap_of(whole, self.part)
+
+
 @dataclass(frozen=True)
 class _Cut:
-    """One way to cut: pieces per axis, what it costs."""
+    """One way to cut, per axis, and what it costs."""
 
-    pieces: tuple[list[slice], ...]
+    along: tuple[_AxisCut, ...]
     tiles: int
     nbytes: int
 
@@ -79,7 +145,8 @@ def plan_strips(
         region: What is swept; the whole scan when left out.
 
     Raises:
-        GeometryError: One column of tiles takes more than the limit.
+        GeometryError: One column of tiles takes more than the limit, or there would be more
+            than a million strips.
     """
     region = full_window(grid.shape) if region is None else region
     cuts = list(_cuts(grid, axis, region, num_classes, kept_bytes))
@@ -103,38 +170,46 @@ def plan_strips(
             small = [cut for cut in cuts if cut.nbytes <= DEFAULT_LIMIT]
             small = small or [min(cuts, key=lambda cut: (cut.nbytes, cut.tiles))]
             best = min(small, key=lambda cut: (cut.tiles, -cut.nbytes))
-    return list(itertools.product(*best.pieces))
+    strips = math.prod(cut.count for cut in best.along)
+    if strips > MOST_STRIPS:
+        sides = " x ".join(str(side.stop - side.start) for side in region)
+        raise GeometryError(
+            f"{sides} pixels would be cut into {strips} strips; expected at most {MOST_STRIPS}: "
+            "check the size that the file claims, allow more memory, or segment a part of it"
+        )
+    return list(itertools.product(*(cut.pieces() for cut in best.along)))
 
 
 def _cuts(
     grid: TileGrid, axis: int, region: Window, num_classes: int, kept_bytes: int
 ) -> Iterator[_Cut]:
     """Yield every even cut, the whole region first."""
+    most = math.ceil(MOST_CUTS ** (1 / max(1, len(grid.axes) - 1)))
     choices = [
-        [[part]] if i == axis else list(_even_pieces(side, part))
+        list(_even_cuts(side, part, 1 if i == axis else most))
         for i, (side, part) in enumerate(zip(grid.axes, region, strict=True))
     ]
-    for pieces in itertools.product(*choices):
-        tiles = math.prod(
-            sum(len(side.touching(piece)) for piece in along)
-            for side, along in zip(grid.axes, pieces, strict=True)
-        )
-        largest = tuple(max(along, key=lambda piece: piece.stop - piece.start) for along in pieces)
-        yield _Cut(pieces, tiles, strip_bytes(grid, axis, largest, num_classes, kept_bytes))
+    for along in itertools.product(*choices):
+        tiles = math.prod(cut.tiles() for cut in along)
+        largest = tuple(slice(0, cut.longest()) for cut in along)
+        yield _Cut(along, tiles, strip_bytes(grid, axis, largest, num_classes, kept_bytes))
 
 
-def _even_pieces(side: AxisGrid, part: slice) -> Iterator[list[slice]]:
-    """Yield a part of an axis in one piece, in two, and so on to one per tile's stretch."""
+def _even_cuts(side: AxisGrid, part: slice, most: int) -> Iterator[_AxisCut]:
+    """Yield a part of an axis in one piece, in two, and so on to one per tile's stretch.
+
+    Numbers of pieces without which none gets narrower are left out. What is yielded is at most
+    about ``most`` cuts, whatever the length: a header may claim any.
+    """
     begin = min(part.start // side.stride, side.count - 1)
     stretches = min((part.stop - 1) // side.stride, side.count - 1) + 1 - begin
-    before = 0
-    for count in range(1, stretches + 1):
+    # There are about twice the root of as many.
+    ratio = 1.0 if 4 * stretches <= most**2 else stretches ** (1 / max(1, most - 1))
+    count = 1
+    while True:
+        yield _AxisCut(side, part, begin, stretches, count)
         longest = math.ceil(stretches / count)
-        if longest == before:
-            continue  # more pieces, no narrower ones
-        before = longest
-        ends = [begin + round(i * stretches / count) for i in range(count + 1)]
-        yield [
-            overlap_of(slice(side.final_slice(first).start, side.final_slice(last - 1).stop), part)
-            for first, last in itertools.pairwise(ends)
-        ]
+        if longest == 1 or most == 1:
+            return
+        fewer = min(longest - 1, max(1, math.floor(longest / ratio)))
+        count = math.ceil(stretches / fewer)

@@ -8,7 +8,7 @@ scan does not enter.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
@@ -26,9 +26,12 @@ from segfocal.io.base import Scan
 from segfocal.tiling import TileGrid, TileIndex
 from segfocal.types import Window, full_window, overlap_of
 
-__all__ = ["FinishedRows", "Progress", "sweep"]
+__all__ = ["FinishedRows", "Progress", "Stretches", "sweep"]
 
 Progress = Callable[[int, int], None]
+
+PLANNED_AT_ONCE = 100_000
+"""Stretches that are planned in well under a second."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,10 @@ class FinishedRows:
     window: Window
     probabilities: NDArray[np.float32]
     valid: NDArray[np.bool_]
+
+
+# What is not read to its end is to be closed: a thread reads ahead for it.
+Stretches = Generator[FinishedRows, None, None]
 
 
 class _Task(NamedTuple):
@@ -78,7 +85,7 @@ def sweep(
     wanted: Callable[[Window], bool] | None = None,
     needed: Callable[[Window], bool] | None = None,
     progress: Progress | None = None,
-) -> Iterator[FinishedRows]:
+) -> Stretches:
     """Run a predictor over a scan and yield finished rows in order.
 
     Args:
@@ -114,6 +121,9 @@ def sweep(
     num_channels = len(scan.channels) if channels is None else len(channels)
     forward = Forward(predictor, grid.tile, num_channels, batch_size, shrink=shrink)
     strips = [full_window(grid.shape)] if strips is None else strips
+    if grid.axes[axis].count * len(strips) > PLANNED_AT_ONCE:
+        # A header may claim any size: what cannot be read is told before the plan is made.
+        scan.read(tuple(slice(0, 1) for _ in grid.shape), channels)
     runs = plan_runs(grid, axis, strips, wanted)
     todo = sum(len(run) for run in runs)
     total = max(todo, sum(len(run) for run in plan_runs(grid, axis, strips)))

@@ -133,6 +133,28 @@ def test_a_stopped_run_writes_the_same_layers(tmp_path, monkeypatch):
         ).read_bytes()
 
 
+@pytest.mark.parametrize("layout", ["cog", "gtiff"])
+@pytest.mark.parametrize("damaged", ["probabilities", "uncertainty"])
+@pytest.mark.parametrize("band", [0, -1])
+def test_a_layer_that_is_not_as_written_is_told(tmp_path, monkeypatch, layout, damaged, band):
+    copy = rasterio.shutil.copy
+
+    def damaging(source, place, **options):
+        copy(source, place, **options)
+        if damaged in place.name:
+            with rasterio.open(place, "r+", IGNORE_COG_LAYOUT_BREAK="YES") as file:
+                which = file.indexes[band]
+                values = file.read(which)
+                values[90, 80] += 0.001  # which a checksum of whole numbers does not see
+                file.write(values, which)
+
+    monkeypatch.setattr(rasterio.shutil, "copy", damaging)
+    scene, out = write_scene(tmp_path / "scene.tif"), tmp_path / "labels.tif"
+    with pytest.raises(OutputError, match=rf"verification failed: layer \d+ of labels\.{damaged}"):
+        sf.predict(Stub(), scene, out, probabilities="float32", uncertainty=True, layout=layout)
+    assert [path.name for path in tmp_path.glob("labels*")] == []
+
+
 def test_an_output_without_its_layers_is_not_finished(tmp_path):
     scene, out = write_scene(tmp_path / "scene.tif"), tmp_path / "a.tif"
     options = {"probabilities": "uint8"}

@@ -11,6 +11,7 @@ import segfocal as sf
 from segfocal.engine.predictors import CallablePredictor
 from segfocal.engine.runs import plan_runs
 from segfocal.engine.sweep import sweep
+from segfocal.errors import ScanError
 from segfocal.tiling import AxisGrid, TileGrid
 from segfocal.types import full_window
 
@@ -113,3 +114,30 @@ def test_a_seam_costs_one_column_of_tiles():
     strips = strips_of((40, 100), 0, {1: [48]})
     assert sum(len(run) for run in plan_runs(grid, 0, strips)) == len(grid) + grid.counts[0]
     assert sum(len(run) for run in plan_runs(grid, 0, [full_window(grid.shape)])) == len(grid)
+
+
+@pytest.mark.parametrize("overlap", [0, 3, 8])
+def test_without_a_choice_each_strip_is_one_run(overlap):
+    grid = TileGrid.cover((50, 30), (12, 12), overlap=overlap)
+    strips = [
+        (slice(top, bottom), slice(left, left + 15))
+        for top, bottom in ((0, 50), (0, 1), (7, 8), (9, 41), (49, 50))
+        for left in (0, 15)
+    ]
+    assert plan_runs(grid, 0, strips) == plan_runs(grid, 0, strips, lambda window: True)
+
+
+def test_what_cannot_be_read_is_told_before_a_plan_of_what_it_claims():
+    class Claims(sf.MemoryScan):
+        def __init__(self):
+            super().__init__(np.zeros((8, 8, 1), np.float32))
+            self.shape = (2**31 - 1, 8)
+
+        def read(self, window, channels=None):
+            raise ScanError("truncated")
+
+    asked = []
+    grid = TileGrid.cover((2**31 - 1, 8), (12, 12), overlap=3)
+    with pytest.raises(ScanError, match="truncated"):
+        next(sweep(Claims(), CallablePredictor(model), grid, wanted=asked.append))
+    assert asked == []

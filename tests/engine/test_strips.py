@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import time
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -11,7 +15,7 @@ from segfocal.engine import strips as strips_module
 from segfocal.engine.runs import plan_runs
 from segfocal.engine.strips import plan_strips, strip_bytes
 from segfocal.errors import GeometryError
-from segfocal.tiling import TileGrid
+from segfocal.tiling import AxisGrid, TileGrid
 from segfocal.types import full_window
 
 MB = 10**6
@@ -131,3 +135,70 @@ def test_a_wide_scan_is_cut_by_itself(monkeypatch):
     for window, probabilities in parts:
         (row,) = [rows for place, rows in whole if place[0] == window[0]]
         np.testing.assert_array_equal(probabilities, row[:, window[1]])
+
+
+def sparse_or_claimed(shape):
+    """Return a scan of which a VRT, or only a header, says that it is so large."""
+    return pytest.param(shape, id="x".join(map(str, shape)))
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        sparse_or_claimed((500_000, 500_000)),
+        sparse_or_claimed((8, 2**31 - 1)),
+        sparse_or_claimed((2**31 - 1, 8)),
+        sparse_or_claimed((2**31 - 1, 2**31 - 1)),
+        sparse_or_claimed((30_000, 32_767, 32_767)),
+    ],
+)
+@pytest.mark.parametrize("limit", [None, 4000 * MB])
+def test_a_plan_takes_no_longer_for_what_a_header_claims(shape, limit):
+    grid = grid_of(shape, 512 if len(shape) == 2 else 96, 128 if len(shape) == 2 else 24)
+    begun = time.process_time()
+    strips = plan_strips(grid, 0, 3, limit)
+    assert time.process_time() - begun < 5  # the longest takes half a second
+    covered = sum(math.prod(side.stop - side.start for side in strip[1:]) for strip in strips)
+    assert covered == math.prod(shape[1:])
+
+
+def test_ways_to_cut_are_not_kept():
+    tracemalloc.start()
+    plan_strips(grid_of((8, 2**31 - 1)), 0, 3)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 50 * MB
+
+
+def test_more_strips_than_any_scan_has_are_refused():
+    with pytest.raises(GeometryError, match="expected at most 1000000: check the size"):
+        plan_strips(grid_of((2**40,) * 3, 96, 24), 0, 3)
+
+
+def test_what_a_cut_costs_is_what_its_pieces_cost():
+    rng = np.random.default_rng(0)
+    cuts = 0
+    for _ in range(400):
+        kept, size = rng.integers(1, 40), rng.integers(1, 900)
+        side = AxisGrid(int(size), int(kept), overlap=int(rng.integers(0, kept)))
+        start = int(rng.integers(0, size))
+        part = slice(start, int(rng.integers(start + 1, size + 1)))
+        for cut in strips_module._even_cuts(side, part, 10_000):
+            pieces = list(cut.pieces())
+            assert [piece.start for piece in pieces[1:]] == [piece.stop for piece in pieces[:-1]]
+            assert (pieces[0].start, pieces[-1].stop) == (part.start, part.stop)
+            assert cut.tiles() == sum(len(side.touching(piece)) for piece in pieces)
+            assert cut.longest() == max(piece.stop - piece.start for piece in pieces)
+            cuts += 1
+    assert cuts > 2500
+
+
+@pytest.mark.parametrize("most", [1, 2, 10, 100])
+def test_of_many_cuts_some_are_compared(most):
+    side = AxisGrid(2**31, 512, overlap=128)
+    counts = [cut.count for cut in strips_module._even_cuts(side, slice(0, 2**31), most)]
+    assert counts == sorted(set(counts))
+    assert counts[0] == 1
+    assert len(counts) <= 2 * most
+    if most > 1:
+        assert counts[-1] == side.count
