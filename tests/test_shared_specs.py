@@ -160,6 +160,24 @@ def test_sarcoma_with_a_mask_from_another_modality(shared_data):
         assert b.values[1] == pytest.approx(a.values[1], rel=0.2)
 
 
+def test_regions_of_a_brain_with_both_sides_merged(shared_data):
+    found = checked("colin27", shared_data)
+    assert found.ok
+    folder = shared_data / "med_colin27_aal"
+    values = np.asarray(nib.load(folder / "aal.nii.gz").dataobj)
+    names = [line.split()[:2] for line in (folder / "aal.nii.txt").read_text().splitlines() if line]
+
+    def merged(name):  # they end in the side, those of the vermis in a number
+        return "Vermis" if name.startswith("Vermis") else name[:-2].replace("_", " ")
+
+    for k, label in enumerate(found.spec.classes[1:], 1):
+        own = [int(value) for value, name in names if merged(name) == label.name]
+        inside = np.isin(values, own)
+        assert found.class_pixels("train")[k] == inside[:87].sum() > 0, label.name
+        assert found.class_pixels("test")[k] == inside[94:].sum() > 0, label.name
+    assert sum(found.surveys[0].values.values()) == values.size
+
+
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 def test_nuclei_are_instances_in_png(shared_data):
     found = checked("nuclei", shared_data)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from segfocal.data.document import Entry
 from segfocal.data.patterns import (
@@ -23,14 +23,22 @@ from segfocal.errors import SpecError
 
 __all__ = ["CLASS_GROUP", "Case", "Name", "Pairing", "Pattern", "paired"]
 
-Name = Annotated[str, Field(min_length=1)]
+
+def _printable(text: str) -> str:
+    # A file name with them is a slip, or breaks system calls, messages and lists of names.
+    if any(ord(c) < 32 or ord(c) == 127 for c in text):
+        raise ValueError("expected text without line breaks and other control characters")
+    return text
+
+
+Name = Annotated[str, Field(min_length=1), AfterValidator(_printable)]
 
 CLASS_GROUP = "{class}"
 """Stands in paths of masks for the name of a class."""
 
 
 def _checked(pattern: str) -> str:
-    parse_pattern(pattern)
+    parse_pattern(_printable(pattern))
     return pattern
 
 
@@ -54,7 +62,7 @@ class Case(Entry):
             classes are ignored.
     """
 
-    id: Annotated[str, Field(pattern=r"^[^/\\]+$")]  # becomes a file name
+    id: Annotated[Name, Field(pattern=r"^[^/\\]+$")]  # becomes a file name
     image: Name | None = None
     images: dict[Name, Name] = Field(default_factory=dict)
     labels: Name
@@ -324,7 +332,16 @@ def _case(
     safe = identifier.replace("/", "_").replace("\\", "_")
     if not safe:
         raise SpecError(f"{labels}: the id of its case is empty; expected a name")
-    return Case(id=safe, labels=labels, area=area, groups=said, **more)
+    try:
+        return Case(id=safe, labels=labels, area=area, groups=said, **more)
+    except ValidationError as error:  # names of files and texts of tables may hold anything
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        origin = "pairing" if rule.csv is None else rule.csv
+        raise SpecError(
+            f"{origin}: {where} of a case: {message}; found {first['input']!r}"
+        ) from error
 
 
 def _first_twice(names: list[str]) -> str | None:

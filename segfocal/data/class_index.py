@@ -1,7 +1,8 @@
 """Where the classes of a split are: an index that is built by one pass and kept in a file.
 
-Of each class a bounded number of pixels is kept, chosen evenly from all of them, so that the index
-of a dataset of any size fits in memory. Only labelled pixels are in it.
+Of each label a bounded number of pixels is kept, chosen evenly from all of them, so that the index
+of a dataset of any size fits in memory. Only labelled pixels are in it. A label is a class, or of
+regions that overlap a set of them: see :mod:`segfocal.data.classes`.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ from segfocal.types import window_shape
 __all__ = ["ClassIndex", "build_index", "index_key", "keep_index", "kept_index"]
 
 MOST_POSITIONS = 2**21
-"""Pixels that are kept of all classes together: 32 MB for volumes."""
+"""Pixels that are kept of all labels together: 32 MB for volumes."""
 
-MOST_OF_A_CLASS = 10**5
+MOST_OF_A_LABEL = 10**5
 
 RANDOM = 0x1D
 
@@ -37,11 +38,11 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class ClassIndex:
-    """Pixels of each class.
+    """Pixels of each label.
 
     Attributes:
-        positions: Per class index rows of (region, \\*position), int32.
-        counts: Labelled pixels per class index.
+        positions: Per label index rows of (region, \\*position), int32.
+        counts: Pixels per label index.
         pixels: Pixels of all regions, labelled or not.
     """
 
@@ -49,32 +50,27 @@ class ClassIndex:
     counts: tuple[int, ...]
     pixels: int
 
-    @property
-    def present(self) -> tuple[int, ...]:
-        """Class indices of which there are pixels."""
-        return tuple(k for k, count in enumerate(self.counts) if count)
 
-
-def build_index(readers: Sequence[RegionReader], num_classes: int, seed: int) -> ClassIndex:
+def build_index(readers: Sequence[RegionReader], seed: int) -> ClassIndex:
     """Go through all regions, block by block, and note where the classes are.
 
     Args:
         readers: The regions.
-        num_classes: Number of classes.
-        seed: Seed of the choice among the pixels of a frequent class.
+        seed: Seed of the choice among the pixels of a frequent label.
 
     Raises:
         SpecError: A label value is neither a class nor ignored.
     """
-    most = max(1, min(MOST_OF_A_CLASS, MOST_POSITIONS // num_classes))
+    num_labels = len(readers[0].table.members)
+    most = max(1, min(MOST_OF_A_LABEL, MOST_POSITIONS // num_labels))
     rng = np.random.default_rng([RANDOM, seed])  # not the stream of any sample
     ndim = len(readers[0].window)
-    kept = [Reservoir(most, 1 + ndim, np.int32, rng) for _ in range(num_classes)]
-    counts = np.zeros(num_classes, np.int64)
+    kept = [Reservoir(most, 1 + ndim, np.int32, rng) for _ in range(num_labels)]
+    counts = np.zeros(num_labels, np.int64)
     for number, reader in enumerate(readers):
         for block in blocks(reader.window, BLOCK[ndim]):
             labels = reader.read(block)[2]
-            found = np.bincount(labels[labels >= 0], minlength=num_classes)
+            found = np.bincount(labels[labels >= 0], minlength=num_labels)
             counts += found
             start = (number, *(side.start for side in block))
             for k in np.flatnonzero(found):
@@ -87,7 +83,7 @@ def build_index(readers: Sequence[RegionReader], num_classes: int, seed: int) ->
 def _places(
     labels: NDArray[np.int32], k: int, start: tuple[int, ...], wanted: NDArray[np.intp]
 ) -> NDArray[np.generic]:
-    """Return rows (region, *position) of some of the pixels of a class, in scan order."""
+    """Return rows (region, *position) of some of the pixels of a label, in scan order."""
     places = np.unravel_index(np.flatnonzero(labels == k)[wanted], labels.shape)
     where = np.stack(places, -1) + start[1:]
     return np.insert(where, 0, start[0], axis=1)
@@ -101,7 +97,7 @@ def index_key(readers: Sequence[RegionReader], seed: int) -> str:
         [reader.case.id, [[side.start, side.stop] for side in reader.window], reader.shape]
         for reader in readers
     ]
-    about = [FORMAT, seed, spec.model_dump(mode="json"), files, regions, MOST_OF_A_CLASS]
+    about = [FORMAT, seed, spec.model_dump(mode="json"), files, regions, MOST_OF_A_LABEL]
     return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 

@@ -1,4 +1,9 @@
-"""The class table: what the values, colours or attributes of label files mean."""
+"""The class table: what the values, colours or attributes of label files mean.
+
+Where classes exclude each other, a label file says of each pixel which class it has. Where they
+are regions that overlap, it says which *set* of them holds the pixel. Label maps in memory hold
+the **label index**: the place of that class, or of that set, in the table.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import AfterValidator, Field
 
 from segfocal.card import IGNORE_INDEX, MAX_CLASS_VALUE, Color, LabelClass, spread_color
+from segfocal.data.cases import Name
 from segfocal.data.document import Entry
 
 __all__ = [
@@ -35,7 +41,7 @@ def _meaning(value: Any) -> Any:
     elif type(value) is int:
         ok = abs(value) < 2**31
     else:
-        ok = type(value) is str and value != ""
+        ok = type(value) is str and value != "" and not any(c < " " for c in value)
     if not ok:
         raise ValueError("expected a whole number, a text, or a colour of three numbers to 255")
     return value
@@ -58,7 +64,7 @@ class ClassEntry(Entry):
     """
 
     value: Annotated[int, Field(ge=0, le=MAX_CLASS_VALUE)]
-    name: Annotated[str, Field(min_length=1)]
+    name: Name
     color: Color | None = None
     meanings: tuple[Meaning, ...] = Field(default=(), alias="from")
     ignore: bool = False
@@ -95,24 +101,40 @@ class ClassTable:
         codes: Codes by class index; a code of overlapping regions may stand in several.
         ignored: Codes that take no part.
         colors: Whether codes are packed colours.
-        outside: Codes of what lies in no region, where regions may overlap.
+        overlapping: Whether classes are regions that may overlap; code 0 then lies in none,
+            unless one names it.
     """
 
     codes: tuple[tuple[int, ...], ...]
     ignored: tuple[int, ...]
     colors: bool = False
-    outside: tuple[int, ...] = ()
+    overlapping: bool = False
+
+    @property
+    def label_codes(self) -> tuple[tuple[int, ...], ...]:
+        """Codes by label index: those of a class, or of overlapping regions one each."""
+        if not self.overlapping:
+            return self.codes
+        known = {0}.union(*self.codes) - set(self.ignored)
+        return tuple((code,) for code in sorted(known))
+
+    @property
+    def members(self) -> NDArray[np.bool_]:
+        """Which classes each label stands for, shape ``(labels, classes)``."""
+        if not self.overlapping:
+            return np.eye(len(self.codes), dtype=np.bool_)
+        return np.array([[code in group for group in self.codes] for (code,) in self.label_codes])
 
     def index(self, codes: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.bool_]]:
-        """Return class indices, and where codes are in neither a class nor ignored.
+        """Return label indices, and where codes are in neither a class nor ignored.
 
+        A label index is the class index, or with overlapping regions a row of ``members``.
         Ignored and unknown codes are ``IGNORE_INDEX``.
         """
-        known = [code for group in self.codes for code in group]
-        place = [k for k, group in enumerate(self.codes) for _ in group]
-        apart = (*self.ignored, *self.outside)
-        known += apart
-        place += [IGNORED] * len(apart)
+        known = [code for group in self.label_codes for code in group]
+        place = [label for label, group in enumerate(self.label_codes) for _ in group]
+        known += self.ignored
+        place += [IGNORED] * len(self.ignored)
         order = np.argsort(known, kind="stable")
         sorted_codes = np.asarray(known, np.int64)[order]
         at = np.clip(np.searchsorted(sorted_codes, codes), 0, len(known) - 1)
@@ -120,10 +142,6 @@ class ClassTable:
         index = np.where(found, np.asarray(place, np.int32)[order][at], IGNORE_INDEX)
         index[index == IGNORED] = IGNORE_INDEX
         return index.astype(np.int32), ~found
-
-    def membership(self, codes: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """Return which regions hold each pixel, shape ``(*codes.shape, regions)``."""
-        return np.stack([np.isin(codes, group) for group in self.codes], -1)
 
     def text(self, code: int) -> str:
         """Return a code as its file shows it."""
@@ -161,7 +179,7 @@ def class_table(
         codes=tuple(groups[entry.name] for entry in entries if not entry.ignore),
         ignored=tuple(ignored),
         colors=kind == "colors",
-        outside=(0,) if overlapping else (),
+        overlapping=overlapping,
     )
 
 

@@ -22,6 +22,9 @@ __all__ = ["Entry", "document_of", "parse_document", "read_document", "write_doc
 
 Model = TypeVar("Model", bound=BaseModel)
 
+LONGEST_VALUE = 200
+"""Characters of a wrong value that a message shows."""
+
 
 class Entry(BaseModel):
     """A mapping in a document: unknown keys are refused, values do not change."""
@@ -175,7 +178,10 @@ def _one_line(path: Path, value: Any, error: ValidationError, model: type[BaseMo
     message = first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], dict | list):
         return f"{path}: {where}: {message}{more}"
-    return f"{path}: {where}: {message}; found {first['input']!r}{more}"
+    found = repr(first["input"])
+    if len(found) > LONGEST_VALUE:
+        found = f"{found[:LONGEST_VALUE]}..."
+    return f"{path}: {where}: {message}; found {found}{more}"
 
 
 def _keys_at(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:

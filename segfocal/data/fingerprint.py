@@ -48,8 +48,10 @@ class Fingerprint(Entry):
         median_shape, smallest_shape: Sides of the regions in pixels, per axis.
         median_resolution, finest_resolution, coarsest_resolution: Size of a pixel per axis; None:
             a scan has none.
-        labelled: Share of pixels that have a class.
-        class_shares: Share of each class among these, by class index.
+        labelled: Share of pixels that have a class, or of which it is known which regions
+            hold them.
+        class_shares: Share of each class among these, by class index; of regions that overlap
+            the sum may be above 1.
         foreground: Intensities where a class other than the background is.
     """
 
@@ -93,22 +95,27 @@ def measure(spec: DatasetSpec, readers: Sequence[RegionReader]) -> Measurement:
     rng = np.random.default_rng(RANDOM)
     names = spec.channels
     moments = _Moments(len(names))
+    members = spec.class_table.members
+    labelled = 0
     class_pixels = np.zeros(spec.num_classes, np.int64)
     everywhere = Reservoir(MOST_SAMPLES, len(names), np.float32, rng)
     foreground = Reservoir(MOST_SAMPLES, len(names), np.float32, rng)
     background = [k for k, label in enumerate(spec.classes) if label.value == 0]
+    of_foreground = np.delete(members, background, axis=1).sum(1) > 0
     zeros = np.zeros(len(names), np.int64)
     for reader in readers:
         for block in blocks(reader.window, BLOCK[spec.ndim]):
             values, valid, labels = reader.read(block)
-            class_pixels += np.bincount(labels[labels >= 0], minlength=spec.num_classes)
+            counts = np.bincount(labels[labels >= 0], minlength=len(members))
+            labelled += int(counts.sum())
+            class_pixels += counts @ (members & reader.annotated)
             usable = values[valid]
             if not len(usable):
                 continue
             zeros += (usable == 0).sum(0)
             moments.add(usable.astype(np.float64))
             everywhere.offer(len(usable), usable.__getitem__)
-            within = values[(labels >= 0) & ~np.isin(labels, background)]
+            within = values[(labels >= 0) & of_foreground[labels]]
             foreground.offer(len(within), within.__getitem__)
     if not moments.count.all():
         missing = ", ".join(n for n, count in zip(names, moments.count, strict=True) if not count)
@@ -116,7 +123,8 @@ def measure(spec: DatasetSpec, readers: Sequence[RegionReader]) -> Measurement:
             f"spec {spec.name!r}: split 'train' has no usable pixel in {missing}: all are nodata"
         )
     if not class_pixels.any():
-        raise SpecError(f"spec {spec.name!r}: split 'train' has no labelled pixel")
+        what = "labelled pixel" if spec.task == "classes" else "pixel in a region"
+        raise SpecError(f"spec {spec.name!r}: split 'train' has no {what}")
     low, high = np.nanpercentile(everywhere.rows.astype(np.float64), [0.5, 99.5], axis=0)
     std = moments.std
     channels = tuple(
@@ -139,7 +147,8 @@ def measure(spec: DatasetSpec, readers: Sequence[RegionReader]) -> Measurement:
         )
         for i, name in enumerate(names)
     )
-    return Measurement(channels, class_pixels, _fingerprint(readers, class_pixels, facts))
+    found = _fingerprint(readers, class_pixels, labelled, facts)
+    return Measurement(channels, class_pixels, found)
 
 
 def _percentiles(values: NDArray[np.floating]) -> tuple[float, float, float] | None:
@@ -153,6 +162,7 @@ def _percentiles(values: NDArray[np.floating]) -> tuple[float, float, float] | N
 def _fingerprint(
     readers: Sequence[RegionReader],
     class_pixels: NDArray[np.int64],
+    labelled: int,
     foreground: tuple[ChannelFacts, ...],
 ) -> Fingerprint:
     shapes = np.array([window_shape(reader.window) for reader in readers])
@@ -168,8 +178,8 @@ def _fingerprint(
         median_resolution=None if sides is None else tuple(np.median(sides, 0).tolist()),
         finest_resolution=None if sides is None else tuple(sides.min(0).tolist()),
         coarsest_resolution=None if sides is None else tuple(sides.max(0).tolist()),
-        labelled=float(class_pixels.sum() / pixels),
-        class_shares=tuple((class_pixels / class_pixels.sum()).tolist()),
+        labelled=labelled / pixels,
+        class_shares=tuple((class_pixels / labelled).tolist()),
         foreground=foreground,
     )
 

@@ -22,7 +22,7 @@ class LabelRule(Entry):
             a GeoPackage, GeoJSON or Shapefile; ``"instances"``: a number for each object,
             all of the one class above background; ``"masks"``: a file for each class, above 0
             inside, with ``{class}`` in the path for its name; of masks that overlap the later
-            class counts.
+            class counts, and a class without a file does not occur (``spec check`` tells it).
         band: Which band holds the labels, counted from 1.
         nodata: Value without a label, where the file does not say it.
         honour_nodata: False: what the file calls nodata is labelled all the same.

@@ -168,7 +168,9 @@ class _Bins:
         if self._exact:
             keys = values.astype(np.int64) - self._lowest
         else:
-            keys = (_ordered_bits(values.astype(np.float32)) >> _DROPPED_BITS).astype(np.int64)
+            with np.errstate(over="ignore"):  # infinity, the highest of all
+                narrow = values.astype(np.float32)
+            keys = (_ordered_bits(narrow) >> _DROPPED_BITS).astype(np.int64)
         self._counts += np.bincount(keys, minlength=len(self._counts))
 
     def percentile(self, percent: float) -> float:

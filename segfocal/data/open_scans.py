@@ -163,7 +163,8 @@ def open_labels(spec: DatasetSpec, case: Case, image: Scan) -> Scan:
             stack.callback(file.close)
             labels = file
             if rule.kind == "colors":
-                known = [code for group in table.codes for code in group] + list(table.ignored)
+                known = [code for group in table.label_codes for code in group]
+                known += table.ignored
                 labels = ColorLabels(file, known, rule.tolerance)
             elif rule.band > 1 or rule.nodata is not None or not rule.honour_nodata:
                 labels = BandLabels(

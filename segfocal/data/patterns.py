@@ -36,8 +36,13 @@ def parse_pattern(pattern: str) -> None:
     """Check a pattern.
 
     Raises:
-        ValueError: A brace is not closed, or an expression is not a regular expression.
+        ValueError: It names no file, a brace is not closed, or an expression is not a regular
+            expression.
     """
+    if not pattern.strip("./"):
+        raise ValueError(
+            f"pattern {pattern!r} names no file; expected a path, such as images/{{id}}.tif"
+        )
     rest = _GROUP.sub("", pattern)
     if "{" in rest or "}" in rest:
         raise ValueError(
@@ -102,6 +107,8 @@ def find_files(pattern: str, folder: Path) -> list[tuple[str, dict[str, str]]]:
         SpecError: A folder cannot be read.
     """
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    if not parts:
+        return []
     start = "/" if pattern.startswith("/") else ""
     try:
         return sorted(_descend(folder, start, parts, {}), key=lambda found: found[0])

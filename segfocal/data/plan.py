@@ -49,8 +49,8 @@ class Plan(BaseModel):
         steps: Optimizer steps.
         learning_rate: Peak of the schedule.
         weight_decay: AdamW's decoupled weight decay.
-        class_share: Share of patches that are centred on a pixel of a random class, every
-            class equally often; the others are placed uniformly.
+        class_share: Share of patches that are centred on a pixel of a random class (or region),
+            every class equally often; the others are placed uniformly.
         deep_supervision: Number of additional heads that are trained on smaller features, the
             first at half resolution; each counts half as much as the one before it.
         class_chances: Chance of each class, by class index, to be the one that such a patch is
@@ -124,6 +124,7 @@ def check_plan_of(spec: DatasetSpec, plan: Plan) -> None:
     pairs: tuple[tuple[str, Any, Any], ...] = (
         ("ndim", card.ndim, spec.ndim),
         ("channels", [channel.name for channel in card.channels], list(spec.channels)),
+        ("task", card.task, spec.task),
         ("class values", card.class_values.tolist(), [label.value for label in spec.classes]),
         ("valid_when", card.valid_when, spec.valid_when),
         ("orientation", card.orientation or "RAS", spec.orientation or "RAS"),

@@ -1,4 +1,4 @@
-"""Regions of a split, opened and checked: the network's channels and class indices by windows."""
+"""Regions of a split, opened and checked: the network's channels and labels by windows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from segfocal.annotated import possible_classes
 from segfocal.card import IGNORE_INDEX, Normalization
 from segfocal.data.cases import Case
 from segfocal.data.channels import match_channels, usable_pixels
@@ -45,7 +46,7 @@ def blocks(window: Window, side: int) -> Iterator[Window]:
 
 @dataclass(frozen=True)
 class RegionReader:
-    """One region of a split, checked: reads the network's channels and class indices.
+    """One region of a split, checked: reads the network's channels and label indices.
 
     Attributes:
         spec: The dataset.
@@ -80,14 +81,15 @@ class RegionReader:
     def read(
         self, window: Window
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int32]]:
-        """Return values ``(*space, channels)``, valid and class indices of a window.
+        """Return values ``(*space, channels)``, valid and label indices of a window.
 
         Values are NaN where a channel is not valid, even at a pixel that is (``valid_when:
         any``). They are interpolated linearly on a resampled grid.
-        Class indices are ``IGNORE_INDEX`` where the scan is not usable, where the label file
-        holds nodata or one of the spec's ignored values, outside the case's labelled area, and
-        where it holds a class that was not looked for in this case. On a resampled grid they are
-        those of the nearest pixel.
+        A label index is the class index; of regions that overlap it stands for those that hold
+        the pixel, see :attr:`~segfocal.data.classes.ClassTable.members`. It is
+        ``IGNORE_INDEX`` where the scan is not usable, where the label file holds nodata or one of
+        the spec's ignored values, outside the case's labelled area, and where it holds a class
+        that was not looked for in this case. On a resampled grid it is that of the nearest pixel.
 
         Raises:
             SpecError: A label value is neither a class nor ignored.
@@ -106,7 +108,7 @@ class RegionReader:
         return values, valid, index
 
     def read_labels(self, window: Window) -> NDArray[np.int32]:
-        """Return class indices of a window as ``read`` does, whatever the scan holds there."""
+        """Return label indices of a window as ``read`` does, whatever the scan holds there."""
         labels = self._kept(self.scans.labels(self.case), "labels")
         pick = None
         if self.target is not None:
@@ -122,16 +124,48 @@ class RegionReader:
         index, stray = self.table.index(codes)
         stray &= labelled
         if stray.any():
-            known = ", ".join(self.table.text(code) for group in self.table.codes for code in group)
+            known = ", ".join(
+                self.table.text(code) for group in self.table.label_codes for code in group
+            )
             raise SpecError(
                 f"{self.spec.path(self.case.labels)}: holds label value "
                 f"{self.table.text(int(codes[stray][0]))}; expected a class ({known}) or one of "
                 f"ignore_values: add it to the spec {self.spec.name!r}"
             )
-        if not all(self.annotated):
+        if not all(self.annotated) and not self.table.overlapping:
             index[~np.array([*self.annotated, False])[index]] = IGNORE_INDEX
         index[~labelled] = IGNORE_INDEX
         return index
+
+    @property
+    def fully_annotated(self) -> bool:
+        """Whether a class index says all that is known of a pixel, in this case."""
+        return all(self.annotated) and not self.table.overlapping
+
+    def known_classes(self, labels: NDArray[np.int32]) -> NDArray[np.int8]:
+        """Return what label indices say of each class, as the losses take it.
+
+        Args:
+            labels: Label indices ``(*space)``, as ``read`` gives them.
+
+        Returns:
+            ``(*space, num_classes)``. Of exclusive classes 1 for each that a pixel may have, see
+            :func:`segfocal.annotated.possible_classes`; of regions 1 inside, 0 outside and
+            ``IGNORE_INDEX`` where it is unknown or the region was not looked for in this case.
+        """
+        looked_for = [k for k, known in enumerate(self.annotated) if known]
+        if self.table.overlapping:
+            said = self.table.members.astype(np.int8)
+            said[:, [k for k in range(len(self.annotated)) if k not in looked_for]] = IGNORE_INDEX
+            nothing = np.full((1, len(self.annotated)), IGNORE_INDEX, np.int8)
+            said = np.concatenate([said, nothing])
+        else:
+            rest = next((k for k, one in enumerate(self.spec.classes) if one.value == 0), None)
+            every = np.array([*range(len(self.annotated)), IGNORE_INDEX])
+            possible = possible_classes(every, looked_for, len(self.annotated), rest=rest)
+            said = possible.astype(np.int8)
+        # The last row is that of IGNORE_INDEX.
+        return said[labels]
 
     def _kept(self, scan: Scan, what: str) -> Scan:
         return scan if self.cache is None else CachedScan(scan, self.cache, (what, self.case.id))
@@ -166,11 +200,6 @@ def open_regions(
         ScanError: A file is missing or unreadable, or labels lie elsewhere.
         ChannelError: A scan lacks one of the spec's channels.
     """
-    if spec.task != "classes":
-        raise SpecError(
-            f"spec {spec.name!r}: task {spec.task}: patches and scores of regions that overlap are "
-            "not there yet; expected task: classes"
-        )
     scans = OpenScans(spec)
     stack.callback(scans.close)
     table = spec.class_table

@@ -30,8 +30,9 @@ from segfocal.types import window_shape
 
 __all__ = ["Batch", "PatchSampler"]
 
-Batch = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int32]]
-"""Values ``(batch, *patch, channels)``, valid and class indices ``(batch, *patch)``."""
+Batch = tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.integer]]
+"""Values ``(batch, *patch, channels)``, valid ``(batch, *patch)`` and labels: class indices
+``(batch, *patch)``, or what is known of each class ``(batch, *patch, num_classes)``."""
 
 
 class PatchSampler:
@@ -41,6 +42,10 @@ class PatchSampler:
     those present; the others lie anywhere in the split, or where something is labelled. Patches
     never leave their region: at its borders, and where it is smaller than a patch, pixels are
     mirrored.
+
+    Labels are class indices. Where classes are regions that overlap, or a case of the split lists
+    the classes that were looked for in it, they say of each class what is known of it: see
+    :meth:`~segfocal.data.reading.RegionReader.known_classes`.
 
     One thread may use a sampler at a time; samplers of the same plan may share index and cache.
 
@@ -101,25 +106,29 @@ class PatchSampler:
             self._key = index_key(self._regions, plan.seed)
             if index is None and index_path is not None:
                 index = kept_index(index_path, self._key)
-            self.index = index or build_index(self._regions, spec.num_classes, plan.seed)
-            if not self.index.present:
-                raise SpecError(
-                    f"split {split!r} of {spec.name!r} has no labelled pixel to train on"
-                )
+            self.index = index or build_index(self._regions, plan.seed)
+            counts = np.array(self.index.counts, np.float64)
+            members = spec.class_table.members
+            of_class = counts @ members
+            if not of_class.any():
+                what = "labelled pixel" if spec.task == "classes" else "pixel in a region"
+                raise SpecError(f"split {split!r} of {spec.name!r} has no {what} to train on")
         except BaseException:
             self._stack.close()
             raise
         sizes = [np.prod(window_shape(reader.window)) for reader in self._regions]
         self._by_size = np.cumsum(np.array(sizes, np.float64) / np.sum(sizes))
-        counts = np.array(self.index.counts, np.float64)
+        self._class_indices = all(reader.fully_annotated for reader in self._regions)
         self._by_count = np.cumsum(counts / counts.sum())
-        chances = np.array(plan.class_chances or (1.0,) * spec.num_classes) * (counts > 0)
+        chances = np.array(plan.class_chances or (1.0,) * spec.num_classes) * (of_class > 0)
         if not chances.any():
             raise SpecError(
                 f"the plan's class_chances {list(plan.class_chances)} are 0 for all classes that "
                 f"split {split!r} of {spec.name!r} has: expected a chance above 0 for one of them"
             )
-        self._by_chance = np.cumsum(chances / chances.sum())
+        # Once a class is drawn, its pixels have the same chance, whatever else they are.
+        shares = members * counts[:, None] / np.maximum(of_class, 1)
+        self._by_chance = np.cumsum(shares @ chances / chances.sum())
 
     def batch(self, number: int, epoch: int = 0) -> Batch:
         """Return a batch of an epoch.
@@ -134,7 +143,7 @@ class PatchSampler:
         return values, valid, labels
 
     def sample(self, epoch: int, index: int) -> Batch:
-        """Return a sample of an epoch: values, valid and class indices, without a batch axis.
+        """Return a sample of an epoch: values, valid and labels, without a batch axis.
 
         Args:
             epoch: Which epoch, from 0.
@@ -145,19 +154,19 @@ class PatchSampler:
         values, valid, labels = _read_mirrored(reader, starts, self._plan.patch)
         # What a channel lacks is its mean: 0 after standardisation.
         values = np.where(np.isnan(values), self._mean, values)
-        if self._settings is None:
-            return values, valid, labels
-        return augment_patch(
-            values,
-            valid,
-            labels,
-            mean=self._mean,
-            std=self._std,
-            settings=self._settings,
-            mirror_axes=self._plan.mirror_axes,
-            rng=rng,
-            spacing=reader.resolution if labels.ndim == 3 else None,
-        )
+        if self._settings is not None:
+            values, valid, labels = augment_patch(
+                values,
+                valid,
+                labels,
+                mean=self._mean,
+                std=self._std,
+                settings=self._settings,
+                mirror_axes=self._plan.mirror_axes,
+                rng=rng,
+                spacing=reader.resolution if labels.ndim == 3 else None,
+            )
+        return values, valid, labels if self._class_indices else reader.known_classes(labels)
 
     def _place(self, rng: np.random.Generator) -> tuple[RegionReader, list[int]]:
         """Return a region and where in it a patch begins."""
@@ -229,7 +238,9 @@ def _worth_keeping(readers: list[RegionReader], cache: BlockCache) -> bool:
     return sum(sizes.values()) <= cache.limit
 
 
-def _read_mirrored(reader: RegionReader, starts: list[int], patch: tuple[int, ...]) -> Batch:
+def _read_mirrored(
+    reader: RegionReader, starts: list[int], patch: tuple[int, ...]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], NDArray[np.int32]]:
     """Read a patch kept inside the region where it fits, mirrored where it does not."""
     window, picks = [], []
     for start, side, axis in zip(starts, patch, reader.window, strict=True):

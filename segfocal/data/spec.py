@@ -49,7 +49,8 @@ class DatasetSpec(Entry):
     Attributes:
         name: Short name, used in file names.
         description, licence, citation, source: What the data is, and whose.
-        checksums: ``md5:`` or ``sha256:`` sums of files of the source, by path.
+        checksums: ``md5:`` or ``sha256:`` sums of files, by path: archives of the source, or the
+            scans themselves. :func:`segfocal.check_spec` compares those that are there.
         verified, verified_by: Whether the spec was tried on the data itself, and on what that
             rests.
         ndim: 2 for scenes, 3 for volumes.
@@ -59,13 +60,16 @@ class DatasetSpec(Entry):
         bands: Names of a file's channels, in file order, by the key of the file in ``images``
             or ``"*"``; for files that do not name them, or name them otherwise.
         scale, offset, nodata: What the files do not say of their values, by channel or
-            ``"*"``; see :class:`~segfocal.io.described.DescribedScan`.
+            ``"*"``; scale and offset come after those of a file's own header, and nodata is a
+            value as it is stored; see :class:`~segfocal.io.described.DescribedScan`.
         orientation: Axis codes for volumes, such as ``"RAS"``.
         resolution: Pixel size to train at, along each axis (CRS units or mm); left out, that
             of the scans.
         normalization: How channels are scaled, by channel or ``"*"``: with numbers of the
             dataset or of each scan, as CT values, or not at all; left out, the plan decides.
-        task: ``"classes"``: each pixel has one class; ``"regions"``: regions may overlap.
+        task: ``"classes"``: each pixel has one class; ``"regions"``: classes are regions that may
+            overlap, such as a tumour and its core; ``from`` lists the label values that make up
+            each, and a label map that is predicted shows the last that holds a pixel.
         classes: Class values, names, colours and what stands for them in the label files. The
             class index is the position among those that are not ignored.
         labels: How label files are read.
@@ -102,7 +106,7 @@ class DatasetSpec(Entry):
     class_entries: tuple[ClassEntry, ...] = Field(min_length=1, alias="classes")
     labels: LabelRule = LabelRule()
     ignore_class: Name | None = None
-    ignore_values: tuple[int, ...] = ()
+    ignore_values: tuple[Annotated[int, Field(ge=-(2**63), lt=2**63)], ...] = ()
     valid_when: Literal["all", "any"] = "all"
     cases: tuple[Case, ...] = ()
     pairing: Pairing | None = None
@@ -112,6 +116,7 @@ class DatasetSpec(Entry):
     _folder: Path = PrivateAttr(default=Path())
     _regions: tuple[Any, Any, dict[str, tuple[Region, ...]]] | None = PrivateAttr(default=None)
     _alone: tuple[str, ...] = PrivateAttr(default=())
+    _divided: tuple[Any, SplitRule | None] = PrivateAttr(default=({}, None))
 
     @staticmethod
     def spelled_out(document: dict[str, Any]) -> dict[str, Any]:
@@ -169,9 +174,14 @@ class DatasetSpec(Entry):
                 f"{1 if self.task == 'regions' else 2}"
                 + ("" if self.task == "regions" else ", background included")
             )
+        kind, values = self.labels.kind, {entry.value for entry in self.class_entries}
         if self.task == "regions" and any(entry.value == 0 for entry in kept):
             raise ValueError("a region has value 0, which stands for no region; expected 1 or more")
-        kind, values = self.labels.kind, {entry.value for entry in self.class_entries}
+        if self.task == "regions" and kind not in ("values", "colors"):
+            raise ValueError(
+                f"task: regions with labels of kind {kind}; expected kind values or colors, where "
+                "from lists what makes up each region"
+            )
         if kind == "vector" and self.ndim == 3:
             raise ValueError("labels of kind vector are for scenes (ndim: 2)")
         if kind == "instances" and (len(values) != 2 or 0 not in values):
@@ -191,18 +201,18 @@ class DatasetSpec(Entry):
                 "outside, or the attribute that tells classes"
             )
         table = self.class_table
+        codes = [code for group in table.codes for code in group]
+        both = set(codes) & set(table.ignored)
+        if both:
+            raise ValueError(
+                f"value {table.text(min(both))} is both a class and ignored; choose one"
+            )
         if self.task == "classes":
-            codes = [code for group in table.codes for code in group]
             twice = [code for code in codes if codes.count(code) > 1]
             if twice:
                 raise ValueError(
                     f"label value {table.text(twice[0])} stands for two classes; expected one, or "
                     "task: regions for regions that overlap"
-                )
-            both = set(codes) & set(table.ignored)
-            if both:
-                raise ValueError(
-                    f"value {table.text(min(both))} is both a class and ignored; choose one"
                 )
 
     def _entries(self) -> tuple[ClassEntry, ...]:
@@ -295,6 +305,7 @@ class DatasetSpec(Entry):
             cases, copy._alone = paired(self.pairing, copy._folder)
             copy = copy.model_copy(update={"cases": cases, "pairing": None})
         regions = copy._resolved_splits()
+        copy._divided = (self.splits, self.split_by)
         copy = copy.model_copy(update={"splits": as_entries(regions), "split_by": None})
         files = {case.id: copy.image_files(case) for case in copy.cases}
         try:
@@ -304,7 +315,9 @@ class DatasetSpec(Entry):
         return copy
 
     def _resolved_splits(self) -> dict[str, tuple[Region, ...]]:
-        found = listed_splits(self.splits, self.cases, self._folder)
+        found = listed_splits(
+            self.splits, self.cases, self._folder, complete=self.split_by is not None
+        )
         if self.split_by is not None:
             named = {region.case for regions in found.values() for region in regions}
             left = [case for case in self.cases if case.id not in named]
@@ -329,6 +342,32 @@ class DatasetSpec(Entry):
             known = (self.splits, self.cases, self._resolved_splits())
             self._regions = known
         return known[2]
+
+    @property
+    def folds(self) -> int | None:
+        """Number of folds of the spec's cross-validation, or None."""
+        rule = self._divided[1]
+        return None if rule is None else rule.folds
+
+    def with_fold(self, fold: int) -> DatasetSpec:
+        """Return the spec with another fold as its split ``val``, and the others as ``train``.
+
+        Args:
+            fold: From 0.
+
+        Raises:
+            SpecError: The spec has no folds, or fewer.
+        """
+        splits, rule = self._divided
+        if rule is None or rule.folds is None:
+            raise SpecError(
+                f"spec {self.name!r} has no folds; expected split_by: {{folds: 5}}, or the like"
+            )
+        if not 0 <= fold < rule.folds:
+            raise SpecError(f"fold {fold} of spec {self.name!r}; expected 0 to {rule.folds - 1}")
+        rule = rule.model_copy(update={"fold": fold})
+        again = self.model_copy(update={"splits": splits, "split_by": rule})
+        return again.located(self._folder, self._folder)
 
     def case(self, identifier: str) -> Case:
         """Return the case of this id."""

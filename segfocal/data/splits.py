@@ -29,9 +29,11 @@ class SplitEntry(Spans):
     Attributes:
         case: Id of a case.
         where: Values of groups; a case belongs when it has one of them in every group named.
-        list: Text file with a case on each line: its id, or what ``match`` makes of it.
+        list: Text file with a case on each line: its id, or what ``match`` makes of it. Lines
+            may name cases that are not there, as lists of a larger dataset do; not so where a
+            rule (``split_by``) would give a case that is misspelt to another split.
         match: Pattern of the lines (their first column): a case belongs when it has the same
-            text in the pattern's groups.
+            text in the pattern's groups. A first line that it does not fit is a header.
     """
 
     case: Name | None = None
@@ -110,9 +112,19 @@ def as_entries(splits: Mapping[str, Sequence[Region]]) -> dict[str, tuple[SplitE
 
 
 def listed_splits(
-    splits: Mapping[str, Sequence[SplitEntry]], cases: Sequence[Case], root: Path
+    splits: Mapping[str, Sequence[SplitEntry]],
+    cases: Sequence[Case],
+    root: Path,
+    *,
+    complete: bool = False,
 ) -> dict[str, tuple[Region, ...]]:
     """Return the regions of the splits that a spec lists.
+
+    Args:
+        splits: Entries by split.
+        cases: The cases.
+        root: Folder of the lists.
+        complete: Refuse lists with lines that name no case.
 
     Raises:
         SpecError: An entry names a case, group or file that is not there.
@@ -122,7 +134,7 @@ def listed_splits(
     for split, entries in splits.items():
         regions: dict[Region, None] = {}
         for entry in entries:
-            for name in _named(split, entry, cases, ids, root):
+            for name in _named(split, entry, cases, ids, root, complete):
                 region = Region(case=name, planes=entry.planes, rows=entry.rows, cols=entry.cols)
                 regions[region] = None
         found[split] = tuple(regions)
@@ -130,7 +142,12 @@ def listed_splits(
 
 
 def _named(
-    split: str, entry: SplitEntry, cases: Sequence[Case], ids: set[str], root: Path
+    split: str,
+    entry: SplitEntry,
+    cases: Sequence[Case],
+    ids: set[str],
+    root: Path,
+    complete: bool,
 ) -> list[str]:
     if entry.case is not None:
         if entry.case not in ids:
@@ -139,7 +156,7 @@ def _named(
             )
         return [entry.case]
     if entry.list is not None:
-        return _from_list(split, entry, cases, root / entry.list)
+        return _from_list(split, entry, cases, root / entry.list, complete)
     for group, texts in entry.where.items():
         known = {case.groups[group] for case in cases if group in case.groups}
         strange = [text for text in texts if text not in known]
@@ -156,33 +173,44 @@ def _named(
     ]
 
 
-def _from_list(split: str, entry: SplitEntry, cases: Sequence[Case], path: Path) -> list[str]:
+def _from_list(
+    split: str, entry: SplitEntry, cases: Sequence[Case], path: Path, complete: bool
+) -> list[str]:
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise SpecError(f"split {split!r}: list {path} cannot be read: {error}") from error
     firsts = [line.split(",")[0].strip() for line in lines if line.strip()]
-    if entry.match is None:
-        ids = {case.id for case in cases}
-        names = [line for line in firsts if line in ids]
-    else:
-        by: dict[tuple[tuple[str, str], ...], list[str]] = {}
-        keys: tuple[str, ...] = ()
-        names = []
-        for line in firsts:
-            groups = match_text(entry.match, line)
-            if groups is None:
-                continue
-            if not by:
-                keys = tuple(groups)
-                for case in cases:
-                    own = tuple((key, case.groups.get(key, "")) for key in keys)
-                    by.setdefault(own, []).append(case.id)
-            names += by.get(tuple((key, groups[key]) for key in keys), [])
+    names: list[str] = []
+    strange = []
+    by: dict[tuple[tuple[str, str], ...], list[str]] = {}
+    for number, line in enumerate(firsts):
+        # Without match the line is the id: a pattern of one group.
+        groups = {"": line} if entry.match is None else match_text(entry.match, line)
+        if groups is None:
+            if number:
+                strange.append(line)
+            continue
+        if not by:
+            for case in cases:
+                known = {"": case.id} if entry.match is None else case.groups
+                own = tuple((key, known.get(key, "")) for key in groups)
+                by.setdefault(own, []).append(case.id)
+        found = by.get(tuple(groups.items()), [])
+        names += found
+        if not found:
+            strange.append(line)
     if not names:
         raise SpecError(
             f"split {split!r}: none of the {len(firsts)} lines of {path} names a case; expected "
             f"ids such as {_some([case.id for case in cases])}, or a fitting match"
+        )
+    if strange and complete:
+        verb = "names" if len(strange) == 1 else "name"
+        raise SpecError(
+            f"split {split!r}: {len(strange)} of {len(firsts)} lines of {path} {verb} no case: "
+            f"{_some(strange)}; expected ids such as {_some([case.id for case in cases])}: "
+            "split_by would put a case that is misspelt into another split"
         )
     return names
 

@@ -157,6 +157,7 @@ def make_plan(
             named_channels=True,
             valid_when=spec.valid_when,
             classes=spec.classes,
+            task=spec.task,
             tile=tile,
             patch=None if tile == tuple(patch) else tuple(patch),
             resolution=resolution,
@@ -206,7 +207,7 @@ def _plan_steps(
     wanted = math.ceil(PASSES[kind] * once)
     return min(max(fewest, wanted), most), (
         f"{PASSES[kind]} passes over {pixels} pixels are {wanted} steps; "
-        f"from {fewest} to {most} on a {kind.upper()}"
+        f"at least {fewest} and at most {most} on a {kind.upper()}"
     )
 
 
@@ -215,12 +216,14 @@ def _plan_sampling(
 ) -> tuple[tuple[float, ...], OtherPatches, dict[str, str]]:
     """Return chances of classes, where other patches lie, and why."""
     shares = found.class_shares
-    common = [
-        k for k, share in enumerate(shares) if share > COMMON and sum(s > 0 for s in shares) > 1
-    ]
+    present = [k for k, share in enumerate(shares) if share > 0]
+    common = [k for k in present if shares[k] > COMMON]
+    if len(common) == len(present):  # one class alone, or regions that overlap
+        common = []
     chances = tuple(0.0 if share == 0 or k in common else 1.0 for k, share in enumerate(shares))
     least = min((share, k) for k, share in enumerate(shares) if share > 0)
-    rarest = f"the rarest, {spec.classes[least[1]].name}, has {least[0]:.2%} of the labelled pixels"
+    name, share = spec.classes[least[1]].name, _percent(least[0])
+    rarest = f"the rarest, {name}, has {share} of the labelled pixels"
     why = {
         "class_share": "half of the patches are centred on a class, the others show what is common",
         "class_chances": f"the same for all; {rarest}"
@@ -231,3 +234,7 @@ def _plan_sampling(
         "other_patches": f"{found.labelled:.1%} of the pixels are labelled",
     }
     return chances, "labelled" if found.labelled < FEW_LABELS else "anywhere", why
+
+
+def _percent(share: float) -> str:
+    return f"{share:.2%}" if share >= 1e-4 else "less than 0.01%"

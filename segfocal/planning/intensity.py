@@ -6,7 +6,7 @@ from segfocal.card import Normalization
 from segfocal.data.fingerprint import ChannelFacts, Fingerprint
 from segfocal.data.spec import DatasetSpec
 
-__all__ = ["plan_normalization"]
+__all__ = ["normalization_of", "plan_normalization"]
 
 MANY_ZEROS = 0.25
 """Share of zeros above which they are background, as nnU-Net takes it: not measured."""
@@ -22,7 +22,7 @@ def plan_normalization(
     planned, why = [], {}
     for channel, facts in zip(spec.channels, found.foreground, strict=True):
         asked = spec.normalization.get(channel, spec.normalization.get("*"))
-        method = asked or _by_name(channel, spec.ndim)
+        method = normalization_of(spec, channel)
         one, reason = _normalization(method, facts)
         planned.append(one)
         origin = "the spec says so" if asked else _why(method, spec.ndim)
@@ -30,8 +30,12 @@ def plan_normalization(
     return tuple(planned), why
 
 
-def _by_name(channel: str, ndim: int) -> str:
-    if ndim == 2:
+def normalization_of(spec: DatasetSpec, channel: str) -> str:
+    """Return what the spec says of a channel's normalization, or what follows from its name."""
+    asked = spec.normalization.get(channel, spec.normalization.get("*"))
+    if asked is not None:
+        return asked
+    if spec.ndim == 2:
         return "dataset"
     return "ct" if channel.lower() == "ct" else "scan"
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from segfocal.data.reading import SAME_SPACING, RegionReader
 from segfocal.data.spec import DatasetSpec
 from segfocal.errors import SpecError
+from segfocal.io.ground import unit_of_pixels
 
-__all__ = ["plan_resolution"]
+__all__ = ["check_units", "plan_resolution"]
 
 ANISOTROPIC = 3
 """Ratio of spacings, and of numbers of voxels, beyond which an axis is coarse."""
@@ -28,9 +29,14 @@ def plan_resolution(
     finer than the others. Scenes are taken as they are.
 
     Raises:
-        SpecError: The spec asks for a resolution, and a scan has none.
+        SpecError: The spec asks for a resolution, and a scan has none; or resolutions are in
+            different units.
     """
     by_case = {reader.case.id: reader for reader in readers}
+    try:
+        check_units({name: unit_of_pixels(r.scans.image(r.case)) for name, r in by_case.items()})
+    except SpecError as error:
+        raise SpecError(f"spec {spec.name!r}: {error}") from error
     known = [reader.resolution for reader in by_case.values()]
     if spec.resolution is not None:
         if any(sides is None for sides in known):
@@ -60,6 +66,30 @@ def plan_resolution(
     if coarse is not None:
         why += f"; axis {coarse} is coarse: its {COARSE_PERCENTILE}th percentile, as in nnU-Net"
     return tuple(target.tolist()), True, why
+
+
+def check_units(units: Mapping[str, str | None]) -> None:
+    """Raise unless all resolutions that are known are in one unit.
+
+    Args:
+        units: Unit by case; see :func:`~segfocal.io.ground.unit_of_pixels`.
+
+    Raises:
+        SpecError: They are in several.
+    """
+    cases: dict[str, list[str]] = {}
+    for name, unit in units.items():
+        if unit is not None:
+            cases.setdefault(unit, []).append(name)
+    if len(cases) > 1:
+        found = ", ".join(
+            f"{unit} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for unit, names in cases.items()
+        )
+        raise SpecError(
+            f"pixel sizes are in {found}; expected one unit: reproject the scenes to one kind of "
+            "CRS, or make separate specs"
+        )
 
 
 def _target(sides: np.ndarray, shape: np.ndarray) -> tuple[np.ndarray, int | None]:

@@ -17,7 +17,12 @@ from segfocal.data.regions import Region
 from segfocal.data.spec import DatasetSpec, load_spec
 from segfocal.errors import SegfocalWarning
 from segfocal.spec_check.findings import Finding, judged
-from segfocal.spec_check.leaks import checksum_faults, equal_images, shared_ground
+from segfocal.spec_check.leaks import (
+    checksum_faults,
+    equal_images,
+    shared_ground,
+    touching_splits,
+)
 from segfocal.spec_check.survey import (
     CaseSurvey,
     count_blocks,
@@ -121,7 +126,8 @@ def check_spec(
     Args:
         spec: The dataset, or the path of its YAML file.
         root: Folder of the data in place of the spec's own.
-        pixels: Look at the pixels too, in one streamed pass; otherwise at headers only.
+        pixels: Look at the pixels too, in one streamed pass, and compare the checksums that the
+            spec gives with those of the files that are there; otherwise look at headers only.
         progress: Called with what is being done, how much of it, and how much there is.
 
     Raises:
@@ -139,7 +145,8 @@ def check_spec(
         *judged(spec, surveys),
         *equal_images(surveys),
         *shared_ground(surveys),
-        *checksum_faults(spec),
+        *touching_splits(surveys),
+        *(checksum_faults(spec, tell) if pixels else ()),
         *_told(spec, surveys, [str(w.message) for w in caught if _ours(w.category)]),
     ]
     found.sort(key=lambda finding: LEVELS.index(finding.level))
@@ -188,6 +195,23 @@ def _told(
 ) -> list[Finding]:
     """Return warnings from the reading of files, those of one kind together."""
     kinds = (
+        (
+            "is resampled to the grid",
+            "notice",
+            "files of other channels lie on another grid and are resampled to that of the first",
+        ),
+        (
+            "has no georeference, and the shape of",
+            "notice",
+            "scan or labels have no georeference, and they are of one shape: taken to lie pixel on "
+            "pixel",
+        ),
+        (
+            "of its voxels fall on it",
+            "warning",
+            "labels have the scan's shape, and less than half of their voxels fall on it: is their "
+            "affine right?",
+        ),
         ("lies on another grid", "notice", "labels lie on another grid and are read nearest"),
         (
             "different CRS tags",

@@ -9,7 +9,10 @@ from typing import Literal
 import numpy as np
 
 from segfocal.data.spec import DatasetSpec
-from segfocal.spec_check.survey import CaseSurvey
+from segfocal.errors import SpecError
+from segfocal.planning.intensity import normalization_of
+from segfocal.planning.resolution import check_units
+from segfocal.spec_check.survey import CaseSurvey, ChannelSurvey
 
 __all__ = ["Finding", "judged"]
 
@@ -19,6 +22,9 @@ BELONGS_TOGETHER = ("patient", "subject", "sub", "participant", "person", "scene
 """Names of groups that usually may not be divided."""
 
 TRAIN = "train"
+
+OTHER_SCALE = 30
+"""Ratio of the ranges of values of two cases above which they are hardly in the same unit."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,7 @@ def judged(spec: DatasetSpec, surveys: Sequence[CaseSurvey]) -> list[Finding]:
     found += _pairs(spec)
     found += _splits(spec, surveys)
     found += _headers(spec, read)
+    found += _masks(spec, read)
     if any(survey.pixels for survey in read):
         found += _labels(spec, read)
         found += _classes(spec, read)
@@ -104,9 +111,14 @@ def _splits(spec: DatasetSpec, surveys: Sequence[CaseSurvey]) -> Iterator[Findin
 
 def _headers(spec: DatasetSpec, read: Sequence[CaseSurvey]) -> Iterator[Finding]:
     sizes = [survey.resolution for survey in read if survey.resolution is not None]
+    try:
+        check_units({survey.case.id: survey.unit for survey in read})
+    except SpecError as error:
+        yield Finding("fault", str(error))
+        sizes = []
     if sizes:
         low, high = np.min(sizes, 0), np.max(sizes, 0)
-        if (high > 2 * low).any():
+        if spec.resolution is None and (high > 2 * low).any():
             yield Finding(
                 "warning",
                 f"pixel sizes differ from {_sides(low)} to {_sides(high)}; a network sees them "
@@ -129,11 +141,31 @@ def _headers(spec: DatasetSpec, read: Sequence[CaseSurvey]) -> Iterator[Finding]
             f"files are stored as {', '.join(sorted(turned))} and read as "
             f"{spec.orientation or 'RAS'}",
         )
+    for name in spec.channels:
+        twice = tuple(survey.case.id for survey in read if name in survey.twice_scaled)
+        if twice:
+            yield Finding(
+                "warning",
+                f"channel {name!r} has a scale or offset in the header, and the spec's is applied "
+                "after it; take it out of the spec unless it is meant to change the unit",
+                twice,
+            )
     if spec.scale or spec.offset or spec.nodata:
         keys = [key for key in ("scale", "offset", "nodata") if getattr(spec, key)]
         yield Finding(
             "notice",
             f"{', '.join(keys)} stand in the spec: a scan to predict needs them in its own header",
+        )
+
+
+def _masks(spec: DatasetSpec, read: Sequence[CaseSurvey]) -> Iterator[Finding]:
+    for name in dict.fromkeys(name for survey in read for name in survey.unmasked):
+        bare = tuple(survey.case.id for survey in read if name in survey.unmasked)
+        yield Finding(
+            "warning",
+            f"class {name!r} has no mask file in {len(bare)} of {len(read)} cases, and is taken "
+            "not to occur there; where it was not looked for, leave it out of annotated",
+            bare,
         )
 
 
@@ -212,9 +244,43 @@ def _values(spec: DatasetSpec, read: Sequence[CaseSurvey]) -> Iterator[Finding]:
         flat = [case for case, channel in own if channel.valid and channel.low == channel.high]
         if flat:
             yield Finding("warning", f"channel {name!r} has one value everywhere", tuple(flat))
-    holes = [s.case.id for s in read if s.pixels and s.usable < 0.5 * s.pixels]
-    if holes:
-        yield Finding("notice", "less than half of the pixels have values", tuple(holes))
+        found = _scales(spec, name, own)
+        if found is not None:
+            yield found
+    holes: dict[str, list[str]] = {}
+    for survey in read:
+        if survey.pixels and survey.usable < 0.5 * survey.pixels:
+            name, channel = min(survey.channels.items(), key=lambda item: item[1].valid)
+            text = "less than half of the pixels have values"
+            if len(spec.channels) > 1 and channel.valid < survey.pixels:
+                text += f" in {spec.valid_when} channels; {name} has the fewest"
+            holes.setdefault(text, []).append(survey.case.id)
+    for text, ids in holes.items():
+        yield Finding("notice", text, tuple(ids))
+
+
+def _scales(
+    spec: DatasetSpec, name: str, own: Sequence[tuple[str, ChannelSurvey]]
+) -> Finding | None:
+    """Return a warning where a channel's values have another scale from case to case."""
+    if normalization_of(spec, name) == "scan":  # of each scan by itself: the scale does not matter
+        return None
+    spans = {
+        case: channel.high - channel.low
+        for case, channel in own
+        if channel.low is not None and channel.high is not None and channel.high > channel.low
+    }
+    if len(spans) < 2:
+        return None
+    least, most = min(spans, key=spans.__getitem__), max(spans, key=spans.__getitem__)
+    if spans[most] < OTHER_SCALE * spans[least]:
+        return None
+    return Finding(
+        "warning",
+        f"values of channel {name!r} span {spans[least]:.4g} in {least} and {spans[most]:.4g} in "
+        f"{most}: are they in the same unit? normalization: {{{name}: scan}} scales each scan by "
+        "itself",
+    )
 
 
 def _sides(sides: Sequence[float] | np.ndarray) -> str:

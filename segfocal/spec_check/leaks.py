@@ -1,17 +1,20 @@
-"""The same data twice: equal images, and footprints that cross splits."""
+"""The same data twice: equal images, and ground that is in two splits or borders on another."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations
+
+import numpy as np
 
 from segfocal.data.spec import DatasetSpec
 from segfocal.io.footprints import Footprint, shared_part
 from segfocal.spec_check.findings import Finding
 from segfocal.spec_check.survey import CaseSurvey
 
-__all__ = ["checksum_faults", "equal_images", "shared_ground"]
+__all__ = ["checksum_faults", "equal_images", "shared_ground", "touching_splits"]
 
 CHUNK = 2**20
 TOUCHING = 1e-3
@@ -47,34 +50,38 @@ def _digest(file: str, kind: str) -> str:
 def shared_ground(surveys: Sequence[CaseSurvey]) -> Iterator[Finding]:
     """Yield pairs of cases whose regions lie on the same ground in different splits."""
     entries = [
-        (place.degrees, survey.case.id, split, place)
+        (survey.case.id, split, place)
         for survey in surveys
         for split, places in survey.footprints.items()
         for place in places
     ]
-    worst: dict[tuple[str, ...], tuple[float, set[str]]] = {}
+    worst: dict[tuple[bool, tuple[str, ...]], tuple[float, set[str]]] = {}
     same: dict[tuple[str, str], float] = {}
     for one, other in _touching(entries):
-        (_, case, split, place), (_, other_case, other_split, other_place) = one, other
+        (case, split, place), (other_case, other_split, other_place) = one, other
         if case == other_case:
             continue
         part = shared_part(place, other_place)
         if part <= TOUCHING:
             continue
         pair = (min(case, other_case), max(case, other_case))
-        if split == other_split:
+        if split != other_split:
+            key = (place.crs != "", tuple(sorted((split, other_split))))
+            most, ids = worst.get(key, (0.0, set()))
+            worst[key] = (max(most, part), ids | set(pair))
+        elif place.crs:
             same[pair] = max(part, same.get(pair, 0.0))
-            continue
-        key = tuple(sorted((split, other_split)))
-        most, ids = worst.get(key, (0.0, set()))
-        worst[key] = (max(most, part), ids | set(pair))
-    for splits, (part, ids) in worst.items():
-        yield Finding(
-            "fault",
-            f"cases of {' and '.join(splits)} lie on the same ground (up to {part:.0%} of one): "
-            "leakage",
-            tuple(sorted(ids)),
-        )
+    for (placed, splits), (part, ids) in worst.items():
+        text = f"cases of {' and '.join(splits)} lie on the same ground (up to {part:.0%} of one)"
+        if placed:
+            yield Finding("fault", f"{text}: leakage", tuple(sorted(ids)))
+        else:  # a made-up transform, of pixels say, is no place
+            yield Finding(
+                "warning",
+                f"{text} by their transforms, and have no CRS: leakage, unless the transforms mean "
+                "nothing",
+                tuple(sorted(ids)),
+            )
     equal = sorted({case for pair, part in same.items() if part > 0.99 for case in pair})
     if equal:
         yield Finding(
@@ -82,31 +89,68 @@ def shared_ground(surveys: Sequence[CaseSurvey]) -> Iterator[Finding]:
         )
 
 
-_Entry = tuple[tuple[float, float, float, float], str, str, Footprint]
+_Entry = tuple[str, str, Footprint]
 
 
 def _touching(entries: list[_Entry]) -> Iterator[tuple[_Entry, _Entry]]:
-    """Yield pairs whose boxes overlap in degrees east, by a sweep from west to east."""
-    ordered = sorted(
-        (entry for entry in entries if entry[0][0] == entry[0][0]), key=lambda entry: entry[0][0]
-    )
-    active: list[_Entry] = []
-    for entry in ordered:
-        active = [other for other in active if other[0][2] > entry[0][0]]
-        yield from ((other, entry) for other in active)
-        active.append(entry)
+    """Yield pairs that may overlap: a sweep from west to east, of each CRS without degrees too."""
+    groups: dict[str | None, list[tuple[float, float, int]]] = defaultdict(list)
+    for number, (_, _, place) in enumerate(entries):
+        known = all(np.isfinite(place.degrees))
+        west, _, east, _ = place.degrees if known else place.bounds
+        groups[None if known else place.crs].append((west, east, number))
+    for spans in groups.values():
+        active: list[tuple[float, float, int]] = []
+        for span in sorted(spans):
+            active = [other for other in active if other[1] > span[0]]
+            yield from ((entries[other[2]], entries[span[2]]) for other in active)
+            active.append(span)
 
 
-def checksum_faults(spec: DatasetSpec) -> Iterator[Finding]:
-    """Yield files of the source that are not what the spec says."""
+def touching_splits(surveys: Sequence[CaseSurvey]) -> Iterator[Finding]:
+    """Yield scans in which the regions of two splits border on each other."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for survey in surveys:
+        for one, other in combinations(sorted(survey.windows), 2):
+            first, second = (
+                np.array([[(side.start, side.stop) for side in window] for window in windows])
+                for windows in (survey.windows[one], survey.windows[other])
+            )
+            # Pixels between two regions along an axis, 0 or less where they overlap along it.
+            for region in first:
+                gaps = np.maximum(second[..., 0] - region[:, 1], region[:, 0] - second[..., 1])
+                if (gaps.max(-1) < 1).any():
+                    found.setdefault((one, other), []).append(survey.case.id)
+                    break
+    for splits, cases in found.items():
+        yield Finding(
+            "warning",
+            f"regions of {' and '.join(splits)} touch: pixels on both sides look alike, and scores "
+            "come out too high; leave a gap between them (of blocks: buffer)",
+            tuple(cases),
+        )
+
+
+def checksum_faults(spec: DatasetSpec, tell: Callable[[str, int, int], None]) -> Iterator[Finding]:
+    """Yield files of the source that are not what the spec says.
+
+    Args:
+        spec: The dataset.
+        tell: Called with what is done, how much of it, and how much there is.
+    """
     missing = []
-    for entry, expected in spec.checksums.items():
+    for number, (entry, expected) in enumerate(spec.checksums.items(), 1):
         path = spec.path(entry)
         kind, digest = expected.split(":")
         if not path.is_file():
             missing.append(entry)
             continue
-        found = _digest(str(path), kind)
+        try:
+            found = _digest(str(path), kind)
+        except OSError as error:
+            yield Finding("fault", f"{entry}: cannot be read: {error.strerror or error}")
+            continue
+        tell("checksums", number, len(spec.checksums))
         if found != digest:
             yield Finding(
                 "fault", f"{entry}: {kind} is {found}; the spec says {digest}: download it again"

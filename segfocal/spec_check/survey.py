@@ -20,6 +20,7 @@ from segfocal.data.spec import DatasetSpec
 from segfocal.errors import ChannelError, ScanError, SegfocalError, SpecError
 from segfocal.io import read_labels
 from segfocal.io.footprints import Footprint, footprint_of
+from segfocal.io.ground import unit_of_pixels
 from segfocal.types import Window, full_window, window_shape
 
 __all__ = ["CaseSurvey", "ChannelSurvey", "count_blocks", "survey_headers", "survey_pixels"]
@@ -49,6 +50,9 @@ class CaseSurvey:
         case: The case.
         error: What keeps it from being read, or "".
         shape, resolution, dtype, georeference, file_channels: Of the scan.
+        unit: Unit of the resolution, or None.
+        unmasked: Classes that were looked for and have no mask file.
+        twice_scaled: Channels that both header and spec scale.
         windows: Windows of its regions by split.
         footprints: Boxes of its regions on the ground, by split.
         pixels: Pixels that were looked at; 0: the pass over pixels was not made.
@@ -57,17 +61,22 @@ class CaseSurvey:
         values: Pixels by code, of the label file, where it has a label.
         stray: Pixels by code that is neither a class nor ignored.
         class_pixels: Usable pixels by split and class index.
+        split_labelled: Usable pixels with a class by split.
         channels: By channel name.
-        digest: Hash of shape and values, the same for images with the same values.
+        digest: Hash of shape and values, the same for images with the same values, of
+            whatever type.
     """
 
     case: Case
     error: str = ""
     shape: tuple[int, ...] = ()
     resolution: tuple[float, ...] | None = None
+    unit: str | None = None
     dtype: str = ""
     georeference: dict[str, Any] = field(default_factory=dict)
     file_channels: tuple[str, ...] = ()
+    unmasked: tuple[str, ...] = ()
+    twice_scaled: tuple[str, ...] = ()
     windows: dict[str, list[Window]] = field(default_factory=dict)
     footprints: dict[str, list[Footprint]] = field(default_factory=dict)
     footprint: Footprint | None = None
@@ -77,6 +86,7 @@ class CaseSurvey:
     values: Counter[int] = field(default_factory=Counter)
     stray: Counter[int] = field(default_factory=Counter)
     class_pixels: dict[str, np.ndarray] = field(default_factory=dict)
+    split_labelled: Counter[str] = field(default_factory=Counter)
     channels: dict[str, ChannelSurvey] = field(default_factory=dict)
     digest: str = ""
 
@@ -95,8 +105,10 @@ def survey_headers(
     try:
         with open_image(spec, case) as scan:
             found.shape, found.resolution = scan.shape, scan.resolution
+            found.unit = unit_of_pixels(scan)
             found.dtype, found.georeference = str(scan.dtype), scan.georeference()
             found.file_channels = scan.channels
+            found.twice_scaled = getattr(scan, "twice_scaled", ())
             if len(scan.shape) != spec.ndim:
                 raise SpecError(
                     f"{scan.name}: has {len(scan.shape)} spatial axes; the spec says ndim: "
@@ -110,6 +122,11 @@ def survey_headers(
                 found.windows[split] = windows
                 found.footprints[split] = [] if placed is None else list(map(placed, windows))
             open_labels(spec, case, scan).close()
+        found.unmasked = tuple(
+            name
+            for name, entry in spec.label_files(case).items()
+            if (case.annotated is None or name in case.annotated) and not spec.path(entry).is_file()
+        )
     except (ScanError, ChannelError, SpecError) as error:
         found.error = " ".join(str(error).split())
     return found
@@ -133,9 +150,9 @@ def survey_pixels(spec: DatasetSpec, survey: CaseSurvey, advance: Callable[[], N
     if survey.error:
         return
     case, table = survey.case, spec.class_table
-    classes = spec.num_classes
+    members = table.members
     survey.channels = {name: ChannelSurvey() for name in spec.channels}
-    survey.class_pixels = {split: np.zeros(classes, np.int64) for split in survey.windows}
+    survey.class_pixels = {split: np.zeros(spec.num_classes, np.int64) for split in survey.windows}
     try:
         with open_image(spec, case) as scan, open_labels(spec, case, scan) as labels:
             chosen = match_channels(scan, spec.channels, by_name=True)
@@ -143,7 +160,7 @@ def survey_pixels(spec: DatasetSpec, survey: CaseSurvey, advance: Callable[[], N
             for block in blocks(full_window(scan.shape), BLOCK[spec.ndim]):
                 patch = scan.read(block, chosen)
                 usable = usable_pixels(patch, spec.valid_when)
-                digest.update(np.where(patch.valid, patch.values, 0).tobytes())
+                digest.update(_of_one_type(np.where(patch.valid, patch.values, 0)).tobytes())
                 for place, name in enumerate(spec.channels):
                     _add(survey.channels[name], patch.values[..., place], patch.valid[..., place])
                 codes, labelled = read_labels(labels, block)
@@ -153,27 +170,28 @@ def survey_pixels(spec: DatasetSpec, survey: CaseSurvey, advance: Callable[[], N
                 survey.usable += int(usable.sum())
                 _count(survey.values, codes[labelled])
                 _count(survey.stray, codes[stray & labelled])
-                if spec.task == "regions":
-                    counted = table.membership(codes) & (usable & labelled)[..., None]
-                    apart = stray | np.isin(codes, table.ignored)
-                    survey.labelled += int((usable & labelled & ~apart).sum())
-                else:
-                    survey.labelled += int((index >= 0).sum())
+                survey.labelled += int((index >= 0).sum())
                 for split, windows in survey.windows.items():
                     for window in windows:
                         part = _within(window, block)
                         if part is None:
                             continue
-                        if spec.task == "regions":
-                            inside = counted[part].reshape(-1, classes).sum(0)
-                        else:
-                            own = index[part]
-                            inside = np.bincount(own[own >= 0], minlength=classes)
-                        survey.class_pixels[split] += inside
+                        own = index[part]
+                        counts = np.bincount(own[own >= 0], minlength=len(members))
+                        survey.class_pixels[split] += counts @ members
+                        survey.split_labelled[split] += int(counts.sum())
                 advance()
             survey.digest = digest.hexdigest()
     except SegfocalError as error:
         survey.error = " ".join(str(error).split())
+
+
+def _of_one_type(values: Any) -> Any:
+    """Return equal values as equal bytes: float32 where that is exact, else float64."""
+    with np.errstate(over="ignore"):
+        single = values.astype(np.float32)
+    exact = single if (single == values).all() else values.astype(np.float64)
+    return exact + 0  # -0 is 0
 
 
 def _add(survey: ChannelSurvey, values: Any, valid: Any) -> None:

@@ -31,7 +31,10 @@ def draft_spec(folder: str | Path, output: str | Path, *, overwrite: bool = Fals
         SpecError, ScanError: No images and labels that belong together were found.
         OutputError: ``output`` is there already or cannot be written.
     """
-    return write_draft(from_folder(Path(folder)), Path(output), overwrite=overwrite)
+    draft = from_folder(Path(folder))
+    if (Path(folder) / "dataset.json").is_file():
+        draft.notes.append("dataset.json is there: spec import takes names and splits from it")
+    return write_draft(draft, Path(output), overwrite=overwrite)
 
 
 def import_spec(

@@ -166,13 +166,22 @@ def _head(path: Path, value: dict[str, Any], ndim: int, channels: list[str]) -> 
         "ndim": ndim,
         "channels": channels,
     }
+    kinds = {name: _normalization(name) for name in channels}
     if ndim == 3:
         document["orientation"] = "RAS"
-        kinds = {name: "ct" if name.upper().startswith("CT") else "scan" for name in channels}
-        document["normalization"] = (
-            kinds if len(set(kinds.values())) > 1 else next(iter(kinds.values()))
-        )
+    else:  # the plan decides, except where there is to be none
+        kinds = {name: kind for name, kind in kinds.items() if kind == "none"}
+    if kinds:
+        same = len(kinds) == len(channels) and len(set(kinds.values())) == 1
+        document["normalization"] = next(iter(kinds.values())) if same else kinds
     return {key: entry for key, entry in document.items() if entry != ""}
+
+
+def _normalization(channel: str) -> str:
+    """Return how nnU-Net normalizes a channel of this name."""
+    if channel.lower().startswith("nonorm"):
+        return "none"
+    return "ct" if channel.upper().startswith("CT") else "scan"
 
 
 def _channels(path: Path, names: object) -> list[str]:
@@ -224,7 +233,7 @@ def _listed_case(path: Path, name: str, entry: Any, channels: list[str]) -> dict
 
 def _comments(document: dict[str, Any]) -> dict[str, str]:
     comments = {
-        "split_by": "Five folds; cases of one patient belong together: name the patient as a "
+        "split_by": "Cross-validation; cases of one patient belong together: name the patient as a "
         "group in the\npattern and set group_by when a patient has several cases.",
     }
     if "licence" not in document:

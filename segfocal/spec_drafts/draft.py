@@ -47,9 +47,16 @@ def write_draft(draft: Draft, output: Path, *, overwrite: bool) -> list[str]:
     """
     document = dict(draft.document)
     document["root"] = _relative(draft.folder.resolve(), output.resolve().parent)
-    ordered = {key: document[key] for key in _ORDER if key in document}
-    text = "".join(_section(key, value, draft.comments) for key, value in ordered.items())
-    spec = parse_document(text, output, DatasetSpec).located(output.resolve().parent)
+    notes = list(draft.notes)
+    folds = document.get("split_by", {}).get("folds", 0)
+    if folds:
+        whole = {**document, "split_by": {"ratio": {"train": 1}}}
+        number = _groups_to_divide(_located(_written(whole, {}), output), whole)
+        if number < folds:
+            document["split_by"], note = _small_rule(document["split_by"], number)
+            notes.append(note)
+    text = _written(document, draft.comments)
+    spec = _located(text, output)
     with PendingOutput(output, overwrite=overwrite) as pending:
         with writing(output):
             pending.main.write_text(text, encoding="utf-8")
@@ -59,7 +66,34 @@ def write_draft(draft: Draft, output: Path, *, overwrite: bool) -> list[str]:
         for split, regions in spec.all_regions.items()
     )
     many = "case" if len(spec.cases) == 1 else "cases"
-    return [f"{len(spec.cases)} {many} ({counts})", *draft.notes, *spec.alone[:5]]
+    return [f"{len(spec.cases)} {many} ({counts})", *notes, *spec.alone[:5]]
+
+
+def _written(document: dict[str, Any], comments: Mapping[str, str]) -> str:
+    ordered = {key: document[key] for key in _ORDER if key in document}
+    return "".join(_section(key, value, comments) for key, value in ordered.items())
+
+
+def _located(text: str, output: Path) -> DatasetSpec:
+    return parse_document(text, output, DatasetSpec).located(output.resolve().parent)
+
+
+def _groups_to_divide(spec: DatasetSpec, document: Mapping[str, Any]) -> int:
+    """Return how many cases, or groups that stay together, a rule has to divide."""
+    ids = {region.case for region in spec.all_regions["train"]}
+    group = document.get("group_by")
+    return len({case.groups[group] if group else case.id for case in spec.cases if case.id in ids})
+
+
+def _small_rule(rule: Mapping[str, Any], number: int) -> tuple[dict[str, Any], str]:
+    """Return a rule for fewer cases than folds, and what to tell of it."""
+    if number < 2:
+        return {"ratio": {"train": 1}}, (
+            "one case to train on: hold out a part of it with rows, cols or planes in splits"
+        )
+    return {**rule, "folds": number}, (
+        f"only {number} cases or groups: {number} folds in place of {rule['folds']}"
+    )
 
 
 _ORDER = (

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from segfocal.data.patterns import group_names
 from segfocal.data.reading import BLOCK, blocks
 from segfocal.errors import ScanError
 from segfocal.io import Scan, open_scan, read_labels
@@ -124,11 +125,27 @@ def _splits(draft: Draft, pairs: Sequence[Pair], ndim: int, shortest: int) -> No
         draft.document["splits"] = {"train": [draft.document["cases"][0]["id"]]}
         draft.comments["splits"] = "One volume: hold out a part with rows, cols or planes."
     else:
+        group = _shared_folder(rule, parts)
+        number = len(pairs) if group is None else len({tuple(own) for own in parts})
         ratio = {"train": 0.7, "val": 0.15, "test": 0.15}
-        if len(pairs) < 10:
+        if number < 10:
             ratio = {"train": 0.7, "test": 0.3}
         draft.document["split_by"] = {"ratio": ratio, "seed": 0}
-        draft.comments["split_by"] = "Cases at random. Do some belong together? Set group_by."
+        if group is None:
+            draft.comments["split_by"] = "Cases at random. Do some belong together? Set group_by."
+        else:
+            draft.document["group_by"] = group
+            draft.comments["group_by"] = (
+                "Cases of one folder are never in two splits. If they are channels of one scan, "
+                "write\nimages: with a file for each in place of image:, under pairing."
+            )
+
+
+def _shared_folder(rule: dict[str, Any] | None, parts: Sequence[Sequence[str]]) -> str | None:
+    """Return the group of the folders when several lie beside each other with several cases."""
+    if rule is None or not 1 < len({tuple(own) for own in parts}) <= len(parts) / 2:
+        return None
+    return next(iter(group_names("/".join(rule["image"].split("/")[:-1]))), None)
 
 
 def _classes(draft: Draft, folder: Path, pairs: Sequence[Pair]) -> None:

@@ -274,24 +274,65 @@ def test_the_same_state_gives_the_same_sample_in_any_thread(shape):
         np.testing.assert_array_equal(given, kept, err_msg="the input was changed")
 
 
-@pytest.mark.parametrize("channels", [1, 3, 5, 13])
-def test_every_channel_is_bent_alike(channels):
-    encoded, labels = stripes(2, 40)
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5, 13, 130])
+@pytest.mark.parametrize(("ndim", "side"), [(2, 40), (3, 16)])
+def test_every_channel_is_bent_alike(ndim, side, channels):
+    encoded, labels = stripes(ndim, side)
     values = np.repeat(encoded[..., :1], channels, -1)
+    # A factor of its own tells channels apart: none may take another's place.
+    factors = np.arange(1, channels + 1, dtype=np.float32)
     for seed in range(4):
-        found, _, _ = augmented(values, labels >= 0, labels, seed)
-        assert found.shape == (40, 40, channels)
+        found, _, _ = augmented(values * factors, labels >= 0, labels, seed)
+        assert found.shape == (*labels.shape, channels)
         assert found.dtype == np.float32
-        np.testing.assert_array_equal(found, found[..., :1].repeat(channels, -1))
+        assert found.any()
+        np.testing.assert_allclose(found, found[..., :1] * factors, rtol=1e-5, atol=1e-3)
 
 
-def test_values_far_from_zero_and_one_are_not_clipped():
+@pytest.mark.parametrize("shape", [(32, 32), (20, 22, 20)])
+def test_values_far_from_zero_and_one_are_not_clipped(shape):
     rng = np.random.default_rng(0)
-    values = rng.normal(1000, 400, (32, 32, 2)).astype(np.float32)
-    labels = np.zeros((32, 32), np.int32)
+    values = rng.normal(1000, 400, (*shape, 2)).astype(np.float32)
+    labels = np.zeros(shape, np.int32)
     found, valid, _ = augmented(values, labels == 0, labels, 1, mean=1000, std=400)
     assert found[valid].std() > 150
     assert found[valid].max() > 1500
+    assert found[valid].min() < 500
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (20, 22, 20)])
+@pytest.mark.parametrize("scale", [(0, 1), (-120, 300), (2e4, 9e3)])
+def test_z_scored_intensities_keep_both_tails_through_all_changes(shape, scale):
+    """Such values lie on both sides of 0 and beyond 1: nothing may cut them there."""
+    mean, std = scale
+    labels = np.zeros(shape, np.int32)
+    ramp = np.linspace(-3, 3, shape[0], dtype=np.float32).reshape(-1, *(1,) * len(shape))
+    values = np.broadcast_to(ramp, (*shape, 2)) * std + mean
+    # Of noise and gain alone the range is known: that of the ramp, times the factor, plus noise.
+    settings = EVERYTHING.model_copy(
+        update={
+            name: value.model_copy(update={"probability": float(name in ("gain", "noise"))})
+            for name, value in EVERYTHING
+            if isinstance(value, Change)
+        }
+    )
+    for seed in range(6):
+        found, valid, _ = augmented(
+            values.astype(np.float32), labels == 0, labels, seed, settings, mean=mean, std=std
+        )
+        scores = (found[valid] - mean) / std
+        assert scores.min() < -2.2
+        assert scores.max() > 2.2
+        found, valid, _ = augmented(
+            values.astype(np.float32), labels == 0, labels, seed, EVERYTHING, mean=mean, std=std
+        )
+        scores = (found[valid] - mean) / std
+        assert np.isfinite(scores).all()
+        assert scores.min() < -1
+        assert scores.max() > 1
+        # Cut off, many would share the lowest or highest value.
+        for end in (scores.min(), scores.max()):
+            assert (np.abs(scores - end) < 1e-6).mean() < 0.2
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ def readers(tmp_path, dataset):  # noqa: F811
 def test_every_pixel_of_a_class_is_in_it_when_there_are_few(readers, monkeypatch):
     monkeypatch.setitem(reading.BLOCK, 2, 32)
     regions, labels = readers
-    index = build_index(regions, 3, 0)
+    index = build_index(regions, 0)
     assert index.pixels == 80 * 80
     for k in range(3):
         expected = {
@@ -48,20 +48,20 @@ def test_every_pixel_of_a_class_is_in_it_when_there_are_few(readers, monkeypatch
 
 def test_of_a_frequent_class_so_many_are_kept_evenly(readers, monkeypatch):
     monkeypatch.setitem(reading.BLOCK, 2, 16)
-    monkeypatch.setattr(module, "MOST_OF_A_CLASS", 500)
+    monkeypatch.setattr(module, "MOST_OF_A_LABEL", 500)
     regions, _ = readers
-    index = build_index(regions, 3, 0)
+    index = build_index(regions, 0)
     assert [len(rows) for rows in index.positions] == [500, 500, 2]
     assert index.counts[0] > 3000
     assert len({tuple(row) for row in index.positions[0].tolist()}) == 500
     for axis, middle in ((1, 45), (2, 40)):
         assert 200 < (index.positions[0][:, axis] < middle).sum() < 300
-    assert (index.positions[0] != build_index(regions, 3, 1).positions[0]).any()
+    assert (index.positions[0] != build_index(regions, 1).positions[0]).any()
 
 
 def test_an_index_is_read_back_from_its_file(readers, tmp_path):
     regions, _ = readers
-    index, key, path = build_index(regions, 3, 0), index_key(regions, 0), tmp_path / "index.npz"
+    index, key, path = build_index(regions, 0), index_key(regions, 0), tmp_path / "index.npz"
     assert kept_index(path, key) is None
     keep_index(path, key, index)
     again = kept_index(path, key)
@@ -87,7 +87,7 @@ def test_a_changed_file_has_another_key(readers, tmp_path):
 
 def test_an_index_that_cannot_be_written_is_no_error(readers, tmp_path):
     regions, _ = readers
-    keep_index(tmp_path / "missing" / "index.npz", "key", build_index(regions, 3, 0))
+    keep_index(tmp_path / "missing" / "index.npz", "key", build_index(regions, 0))
     assert not (tmp_path / "missing").exists()
 
 

@@ -38,10 +38,27 @@ def test_regions_hold_all_the_values_that_make_them_up():
     entries = [entry(1, "whole", 1, 2, 3), entry(2, "core", 2, 3), entry(3, "active", 3)]
     table = class_table(entries, (), "values", overlapping=True)
     codes = np.array([0, 1, 2, 3, 4])
-    assert table.membership(codes).astype(int).tolist() == [
-        [0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0],
+    index, stray = table.index(codes)
+    assert stray.tolist() == [False, False, False, False, True]
+    assert index[4] == IGNORE_INDEX
+    assert table.members[index[:4]].astype(int).tolist() == [
+        [0, 0, 0], [1, 0, 0], [1, 1, 0], [1, 1, 1],
     ]  # fmt: skip
-    assert table.index(codes)[1].tolist() == [False, False, False, False, True]
+
+
+def test_an_ignored_value_is_in_no_region_and_a_region_may_hold_what_is_in_no_other():
+    entries = [entry(1, "all", 0, 4), entry(2, "inner", 4), entry(9, "unsure", 7, ignore=True)]
+    table = class_table(entries, (255,), "values", overlapping=True)
+    index, stray = table.index(np.array([0, 4, 7, 255, 1]))
+    assert (index[2:] == IGNORE_INDEX).all()
+    assert stray.tolist() == [False, False, False, False, True]
+    assert table.members[index[:2]].astype(int).tolist() == [[1, 0], [1, 1]]
+
+
+def test_exclusive_classes_are_their_own_labels():
+    table = class_table([entry(3, "a", 7, -4), entry(1, "b")], (), "values")
+    np.testing.assert_array_equal(table.members, np.eye(2, dtype=bool))
+    assert table.label_codes == ((7, -4), (1,))
 
 
 def test_a_packed_colour_is_read_back():

@@ -117,6 +117,17 @@ def test_labels_in_another_band_and_nodata_that_is_a_class(write, read):
     assert read([0, 1], labels={"band": 2, "nodata": 2})[2].tolist() == [[IGN, 1, IGN]]
 
 
+def test_nodata_and_a_mask_both_count_in_labels(write, read, tmp_path):
+    write("a.tif", np.ones((1, 4), "uint8"))
+    write("l.tif", np.array([[0, 1, 2, 1]], "uint8"), nodata=0)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(tmp_path / "l.tif", "r+") as out,
+    ):
+        out.write_mask(np.array([[True, True, True, False]]))
+    assert read([0, 1, 2])[2].tolist() == [[IGN, 1, 2, IGN]]
+
+
 def test_classes_that_were_not_looked_for_are_ignored_in_that_case_only(write, read):
     write("a.tif", np.ones((1, 4), "uint8"))
     write("l.tif", np.array([[0, 1, 2, 9]], "uint8"))

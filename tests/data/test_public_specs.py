@@ -86,12 +86,12 @@ def loveda(root):
 
 
 def potsdam(root):
-    tiles = ["2_10", "2_11", "3_12", "6_7", "7_9", "4_10", "2_13", "4_15", "4_14"]
-    for tile in tiles:
+    rows = {2: (10, 14), 3: (10, 14), 4: (10, 15), 5: (10, 15), 6: (7, 15), 7: (7, 13)}
+    for tile in (f"{row}_{col}" for row, (a, b) in rows.items() for col in range(a, b + 1)):
         name = f"4_Ortho_RGBIR/top_potsdam_{tile}_RGBIR.tif"
         image(root, name, 4)
         labels(root, f"5_Labels_all/top_potsdam_{tile}_label.tif", ISPRS, like=name)
-    return {"train": 5, "val": 1, "test": 3}
+    return {"train": 20, "val": 4, "test": 14}
 
 
 def vaihingen(root):
@@ -152,9 +152,9 @@ def cloud_cover(root):
             image(root, f"{folder}/B02.tif", 1, "uint16")
             with rasterio.open(root / folder / "B02.tif") as first:
                 profile, values = first.profile, first.read()
-            for band in ("B03", "B04", "B08"):
+            for more, band in enumerate(("B03", "B04", "B08"), 1):
                 with rasterio.open(root / folder / f"{band}.tif", "w", **profile) as out:
-                    out.write(values + 1)
+                    out.write(values + more)
             labels(root, f"{part}/{part}_labels/{part[1]}{n}.tif", [0, 1], like=f"{folder}/B02.tif")
     return {"test": 2}
 
@@ -346,6 +346,7 @@ MINIATURES = {
     "msd_07_pancreas": msd(1, range(3)), "msd_08_hepatic_vessel": msd(1, range(3)),
     "msd_09_spleen": msd(1, range(2)), "msd_10_colon": msd(1, range(2)),
     "acdc": acdc, "btcv": btcv, "amos": amos, "kits": kits, "brats2021": brats2021,
+    "brats2021_regions": brats2021,
     "totalsegmentator": totalsegmentator, "isic2018": isic2018, "chase_db1": chase_db1,
     "dsb2018": dsb2018,
 }  # fmt: skip

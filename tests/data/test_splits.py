@@ -10,6 +10,7 @@ import pytest
 
 from segfocal.data.cases import Case
 from segfocal.data.spatial_blocks import apportioned, block_grid, buffered
+from segfocal.data.spec import DatasetSpec
 from segfocal.data.splits import SplitEntry, SplitRule, listed_splits, ruled_splits
 from segfocal.errors import SpecError
 
@@ -189,3 +190,37 @@ def test_an_entry_that_finds_nothing_is_refused(tmp_path, entry, expected):
     (tmp_path / "other.txt").write_text("nobody\n")
     with pytest.raises(SpecError, match=expected):
         listed_splits({"test": (SplitEntry(**entry),)}, cases(3, patients=2), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "match", "expected"),
+    [
+        ("c000\nim_2.tif\nc001\n", None, r"1 of 3 lines of .*test\.txt names no case: im_2\.tif;"),
+        ("c000\nC001\nc2\n", None, r"2 of 3 lines of .*test\.txt name no case: C001, c2;"),
+        ("id\np0.tif\np7.tif\np1.png\n", "{patient}.tif", r"2 of 4 lines .*: p7\.tif, p1\.png;"),
+    ],
+)
+def test_a_line_that_names_no_case_is_refused_where_a_rule_divides_the_rest(
+    tmp_path, text, match, expected
+):
+    (tmp_path / "test.txt").write_text(text)
+    document = {
+        "name": "made", "ndim": 2, "channels": ["x"],
+        "classes": [{"value": 0, "name": "a"}, {"value": 1, "name": "b"}],
+        "cases": [case.model_dump(exclude_none=True) for case in cases(6, patients=2)],
+        "splits": {"test": [{"list": "test.txt", **({"match": match} if match else {})}]},
+        "split_by": {"ratio": {"train": 1, "val": 1}},
+    }  # fmt: skip
+    spec = DatasetSpec.model_validate(document)
+    with pytest.raises(SpecError, match=expected):
+        spec.located(tmp_path)
+    # Without a rule no case changes its split: lists may be those of a larger dataset.
+    whole = DatasetSpec.model_validate({k: v for k, v in document.items() if k != "split_by"})
+    assert "c000" in ids(whole.located(tmp_path).regions("test"))
+
+
+def test_a_header_and_empty_lines_of_a_list_are_no_cases(tmp_path):
+    (tmp_path / "test.txt").write_text("scan,label\np0.tif,x\n\n")
+    entry = SplitEntry(list="test.txt", match="{patient}.tif")
+    found = listed_splits({"test": (entry,)}, cases(6, patients=2), tmp_path, complete=True)
+    assert ids(found["test"]) == ["c000", "c002", "c004"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import zlib
 from contextlib import ExitStack
@@ -219,6 +220,123 @@ def test_bids_derivatives(tmp_path, volume, imported, space):
     ]  # fmt: skip
     assert [case.groups["subject"] for case in spec.cases] == [f"{n:02}" for n in range(1, 6)]
     assert sf.check_spec(spec).ok
+
+
+BIDS_TABLE = "index\tname\tcolor\n1\tgrey\t#ff0000\n2\twhite\t#00FF7f\n3\tother\tn/a\n"
+
+
+def bids_table(tmp_path):
+    (tmp_path / "data" / "dseg.tsv").write_text(BIDS_TABLE)
+
+
+@pytest.mark.parametrize(
+    ("image", "labels"),
+    [
+        ("_run-1", "_run-1"),
+        ("_acq-mprage", "_acq-mprage"),
+        ("_acq-mprage_run-02", "_acq-mprage_run-02_space-orig_desc-manual"),
+        ("", "_space-orig"),
+        ("", "_space-T1w"),
+        ("_acq-mprage", ""),
+        ("", "_acq-manual"),
+        ("", "_space-odd"),  # of no known meaning, on the grid of the image
+    ],
+)
+def test_bids_entities_of_images_and_labels(tmp_path, volume, imported, image, labels):
+    for n in "12345":
+        volume(f"sub-{n}/anat/sub-{n}{image}_T1w.nii.gz")
+        volume(f"derivatives/m/sub-{n}/anat/sub-{n}{labels}_dseg.nii.gz", seg(0, 1, 2, 3))
+    bids_table(tmp_path)
+    spec = imported()
+    assert {case.files["*"] for case in spec.cases} == {
+        f"sub-{n}/anat/sub-{n}{image}_T1w.nii.gz" for n in "12345"
+    }
+    for case in spec.cases:
+        n = case.groups["subject"]
+        assert case.labels == f"derivatives/m/sub-{n}/anat/sub-{n}{labels}_dseg.nii.gz"
+    assert sf.check_spec(spec).ok
+
+
+def test_bids_runs_are_cases_that_stay_together(tmp_path, volume, imported):
+    for n, run in itertools.product("123456", "12"):
+        volume(f"sub-{n}/anat/sub-{n}_run-{run}_T1w.nii.gz")
+        volume(f"sub-{n}/anat/sub-{n}_run-{run}_label-x_dseg.nii.gz", seg(0, 1, 2, 3))
+    volume("derivatives/m/sub-1/anat/sub-1_dseg.nii.gz", seg(0, 1))
+    bids_table(tmp_path)
+    spec = imported()
+    assert {case.id for case in spec.cases} == {f"{n}_{r}" for n in "123456" for r in "12"}
+    for case in spec.cases:
+        name = "sub-{subject}/anat/sub-{subject}_run-{run}".format(**case.groups)
+        assert (case.files["*"], case.labels) == (
+            f"{name}_T1w.nii.gz", f"{name}_label-x_dseg.nii.gz",
+        )  # fmt: skip
+    assert len(spec.regions("val")) % 2 == 0
+    assert sf.check_spec(spec).ok
+
+
+def test_bids_colours_are_those_of_the_table(tmp_path, volume, imported):
+    for n in "12345":
+        volume(f"sub-{n}/anat/sub-{n}_T1w.nii.gz")
+        volume(f"sub-{n}/anat/sub-{n}_dseg.nii.gz", seg(0, 1, 2, 3))
+    bids_table(tmp_path)
+    colors = {label.name: label.color for label in imported().classes}
+    assert (colors["grey"], colors["white"]) == ((255, 0, 0), (0, 255, 127))
+    assert len(set(colors.values())) == 4
+
+
+def test_bids_labels_in_another_space_are_not_paired_with_raw_images(tmp_path, volume, imported):
+    for n in "12345":
+        volume(f"sub-{n}/anat/sub-{n}_T1w.nii.gz")
+        name = f"derivatives/m/sub-{n}/anat/sub-{n}_space-MNI_dseg.nii.gz"
+        volume(name, np.zeros((9, 9, 9)))
+    bids_table(tmp_path)
+    with pytest.raises(SpecError, match=r"no image such as .*_space-MNI_T1w.nii.gz for the labels"):
+        imported()
+
+
+@pytest.mark.parametrize("kind", ["nnunet", "decathlon", "bids"])
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_fewer_cases_than_five_make_fewer_folds(tmp_path, volume, write_json, kind, count):
+    if kind == "nnunet":
+        nnunet_files(volume, count)
+        write_json(NNUNET)
+    elif kind == "decathlon":
+        decathlon_files(volume, count)
+        write_json({**DECATHLON, "training": DECATHLON["training"][:count]})
+    else:
+        for n in range(count):
+            volume(f"sub-{n}/anat/sub-{n}_T1w.nii.gz")
+            volume(f"sub-{n}/anat/sub-{n}_dseg.nii.gz", seg(0, 1, 2, 3))
+        bids_table(tmp_path)
+    out = tmp_path / "x.yaml"
+    lines = sf.import_spec(tmp_path / "data", out)
+    spec = sf.load_spec(out)
+    assert len(spec.cases) == count
+    if count == 1:
+        assert lines[:2] == [
+            "1 case (train 1)",
+            "one case to train on: hold out a part of it with rows, cols or planes in splits",
+        ]
+        return
+    assert f"only {count} cases or groups: {count} folds in place of 5" in lines
+    assert spec.folds == count
+    held = [{region.case for region in spec.with_fold(k).regions("val")} for k in range(count)]
+    assert set.union(*held) == {case.id for case in spec.cases}
+    assert [len(cases) for cases in held] == [1] * count
+
+
+@pytest.mark.parametrize(
+    ("channels", "expected"),
+    [
+        (["noNorm"], {"*": "none"}),
+        (["noNorm", "nonorm"], {"*": "none"}),
+        (["CT", "noNorm", "PET"], {"CT": "ct", "noNorm": "none", "PET": "scan"}),
+    ],
+)
+def test_nnunet_channels_without_normalization(volume, write_json, imported, channels, expected):
+    nnunet_files(volume, channels=len(channels))
+    write_json({**NNUNET, "channel_names": {str(k): name for k, name in enumerate(channels)}})
+    assert imported().normalization == expected
 
 
 def test_bids_sessions_stay_with_their_subject(tmp_path, volume, imported):

@@ -89,6 +89,32 @@ def test_folders_of_splits_are_splits(tmp_path, drafted):
     assert document["classes"][1]["from"] == [255]
 
 
+def test_cases_of_one_folder_are_never_in_two_splits(tmp_path, drafted):
+    for patient in range(4):
+        for kind in ("CT", "MR", "PET"):
+            folder = tmp_path / "data" / f"STS_{patient}"
+            png(folder / f"{kind}_image.png", image(10 * patient + len(kind)))
+            png(folder / f"{kind}_mask.png", mask(0, 1))
+    spec, document, _ = drafted()
+    assert document["pairing"]["image"] == "STS_{part}/{id}_image.png"
+    assert document["group_by"] == "part"
+    patients = {
+        split: {spec.case(region.case).groups["part"] for region in spec.regions(split)}
+        for split in spec.split_names
+    }
+    assert not patients["train"] & patients["test"]
+    assert patients["train"] | patients["test"] == {"0", "1", "2", "3"}
+
+
+def test_a_table_of_contents_is_pointed_at(tmp_path):
+    for n in range(3):
+        png(tmp_path / "images" / f"{n}.png", image(n))
+        png(tmp_path / "masks" / f"{n}.png", mask(0, 1))
+    (tmp_path / "dataset.json").write_text("{}")
+    lines = sf.draft_spec(tmp_path, tmp_path / "draft.yaml")
+    assert any("dataset.json is there: spec import" in line for line in lines)
+
+
 def test_colours_of_masks_are_classes(tmp_path, drafted):
     colors = np.array([[255, 0, 0], [0, 0, 255], [255, 255, 255]], "uint8")
     for n in range(3):
