@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,31 +21,34 @@ class PatchBatches(keras.utils.PyDataset):
             :meth:`~segfocal.data.workers.BatchWorkers.get`.
         steps: Number of batches per epoch.
         outputs: Names of the network's outputs when it has several: each gets the labels.
-        epoch: The first epoch.
+
+    Attributes:
+        epoch: The epoch whose batches are given. Keras does not tell it: a callback has to.
+        start: The number of the first batch that is given of each epoch; ``fit`` is told when it
+            begins how many there are.
     """
 
     def __init__(
-        self,
-        make: Callable[[int, int], Batch],
-        steps: int,
-        outputs: Sequence[str] = (),
-        epoch: int = 0,
+        self, make: Callable[[int, int], Batch], steps: int, outputs: Sequence[str] = ()
     ) -> None:
         # Keras's own workers are left out: its processes are forked.
         super().__init__(workers=1, use_multiprocessing=False)
+        self.epoch = self.start = 0
         self._make = make
         self._steps = steps
         self._outputs = tuple(outputs)
-        self._epoch = epoch
+        self._given: dict[int, float] = {}
 
     @property
     def num_batches(self) -> int:
-        return self._steps
+        return self._steps - self.start
 
     def __getitem__(self, index: int) -> tuple[dict[str, Any], Any]:
-        values, valid, labels = self._make(self._epoch, index)
+        values, valid, labels = self._make(self.epoch, self.start + index)
         targets = {name: labels for name in self._outputs} if self._outputs else labels
+        self._given[index] = time.monotonic()
         return {"image": values, "valid": valid}, targets
 
-    def on_epoch_end(self) -> None:
-        self._epoch += 1
+    def given_at(self, index: int) -> float | None:
+        """Return when the batch of this index was given last, on the monotonic clock."""
+        return self._given.get(index)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from segfocal.data.open_scans import open_image
 from segfocal.data.reading import RegionReader, open_regions
 from segfocal.data.spec import DatasetSpec
 from segfocal.engine.engines import Engine, in_engine
+from segfocal.engine.layers import Layers
 from segfocal.engine.memory import parse_bytes
 from segfocal.engine.openvino_predictor import Precision
 from segfocal.engine.predictors import as_predictor
@@ -31,7 +32,7 @@ from segfocal.scoring import (
     score_case,
 )
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "by_case", "evaluate", "tolerance_of", "write_scores"]
 
 Progress = Callable[[int, int], None]
 
@@ -58,7 +59,9 @@ def evaluate(
     split's regions. Pixels that are unlabelled, ignored, or without data are not scored, nor,
     where a case's annotated classes are listed, pixels that are taken for one of the others.
     ``out`` gets one label map per case, ``scores.json``, ``scores.csv`` (a row per case and class)
-    and ``scores.html``, the report.
+    and ``scores.html``, the report. Of regions that overlap it also gets their probabilities, as
+    ``CASE.probabilities.tif`` or ``.nii.gz``: each region is scored by where these are above one
+    half.
 
     Args:
         model: A :class:`~segfocal.FocalUNet` or the path of one.
@@ -71,7 +74,7 @@ def evaluate(
         tolerance: Distance within which boundaries count as equal (NSD), in millimetres or units
             of the CRS; left out, the longest side of a pixel of the split.
         calibration: Measure whether probabilities can be taken at their word: this runs the
-            network over the scans once more.
+            network over the scans once more. Not of regions that overlap.
         overwrite: Replace earlier results in ``out``.
         progress: Called with tiles done and tiles in all, for each scan.
         engine, precision, notice: See :func:`segfocal.predict`.
@@ -103,14 +106,18 @@ def evaluate(
     if spec.resolution is not None:
         options.setdefault("resample", "always")
     with ExitStack() as stack:
-        cases = _by_case(open_regions(spec, split, stack))  # before hours of inference
+        cases = by_case(open_regions(spec, split, stack))  # before hours of inference
         labels = {case: folder / f"{case}{suffix}" for case in cases}
         _refuse_to_replace_dataset(spec, labels.values())
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
         with PendingOutput(folder / "scores.json", overwrite=overwrite) as pending:
             notes: list[str] = []
-            reliability = Reliability() if calibration else None
+            overlapping = spec.task == "regions"
+            layers = Layers("float32") if overlapping else Layers()
+            if calibration and overlapping:
+                notes.append("calibration: left out, it is not measured of regions that overlap")
+            reliability = Reliability() if calibration and not overlapping else None
             for case, output in labels.items():
                 with open_image(spec, spec.case(case), orientation=orientation) as scan:
                     predict(
@@ -122,6 +129,7 @@ def evaluate(
                         engine=engine,
                         precision=precision,
                         notice=notice,
+                        probabilities=layers.probabilities,
                         **options,
                     )
                     if reliability is None:
@@ -144,7 +152,7 @@ def evaluate(
             scores = [
                 score_case(
                     readers,
-                    labels[case],
+                    layers.path(labels[case], "probabilities") if overlapping else labels[case],
                     tolerance=tolerance if distances else None,
                     background=background,
                     point_bytes=DEFAULT_POINT_BYTES if limit is None else parse_bytes(limit),
@@ -168,20 +176,57 @@ def evaluate(
                 calibration=None if reliability is None else calibration_of(reliability),
                 notes=tuple(notes),
             )
-            with writing(pending.destination):
-                text = json.dumps(evaluation.as_json(), indent=2, allow_nan=False)
-                pending.main.write_text(text + "\n", encoding="utf-8")
-                table = pending.path("scores.csv")
-                table.write_text(scores_table(evaluation), encoding="utf-8", newline="")
-                page = evaluation_page(evaluation, spec, cases, labels)
-                pending.path("scores.html").write_text(page, encoding="utf-8")
-            pending.commit()
+            write_scores(pending, evaluation, spec, cases)
     return evaluation
+
+
+def write_scores(
+    pending: PendingOutput,
+    evaluation: Evaluation,
+    spec: DatasetSpec,
+    cases: Mapping[str, Sequence[RegionReader]],
+    more: Mapping[str, Any] | None = None,
+) -> None:
+    """Write scores as JSON and CSV, and the report, and move them to their place.
+
+    Args:
+        pending: The place of ``scores.json``.
+        evaluation: The scores.
+        spec: The dataset.
+        cases: The regions of each case.
+        more: Added to the JSON.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    with writing(pending.destination):
+        value = {**evaluation.as_json(), **(more or {})}
+        text = json.dumps(value, indent=2, allow_nan=False)
+        pending.main.write_text(text + "\n", encoding="utf-8")
+        table = pending.path("scores.csv")
+        table.write_text(scores_table(evaluation), encoding="utf-8", newline="")
+        page = evaluation_page(evaluation, spec, cases, evaluation.labels)
+        pending.path("scores.html").write_text(page, encoding="utf-8")
+    pending.commit()
+
+
+def tolerance_of(spec: DatasetSpec, split: str) -> float:
+    """Return the tolerance of a split's evaluation: the longest side of its pixels.
+
+    It is in CRS units or millimetres; 1 where there are none.
+    """
+    with ExitStack() as stack:
+        return _longest_side(by_case(open_regions(spec, split, stack)).values())
 
 
 def _check_classes(card: Any, spec: DatasetSpec) -> None:
     values = [label.value for label in spec.classes]
     known = [] if card is None else card.class_values.tolist()
+    if card is not None and card.task != spec.task:
+        raise ModelError(
+            f"the model's task is {card.task}; spec {spec.name!r} has {spec.task}: evaluate with "
+            "the spec the model was trained on"
+        )
     if known != values:
         raise ModelError(
             f"the model's class values are {known}; spec {spec.name!r} has {values}: evaluate "
@@ -189,7 +234,8 @@ def _check_classes(card: Any, spec: DatasetSpec) -> None:
         )
 
 
-def _by_case(readers: Iterable[RegionReader]) -> dict[str, list[RegionReader]]:
+def by_case(readers: Iterable[RegionReader]) -> dict[str, list[RegionReader]]:
+    """Return regions by their case."""
     cases: dict[str, list[RegionReader]] = {}
     for reader in readers:
         cases.setdefault(reader.region.case, []).append(reader)

@@ -1,4 +1,4 @@
-"""Keras metrics over the confusion matrix of everything seen since the last reset."""
+"""Keras metrics over the counts of everything seen since the last reset."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras import KerasTensor, ops
 
 from segfocal.card import IGNORE_INDEX
 
-__all__ = ["MeanIoU"]
+__all__ = ["MeanIoU", "MeanRegionIoU"]
 
 
 @keras.saving.register_keras_serializable(package="segfocal")
@@ -68,6 +68,61 @@ class MeanIoU(keras.metrics.Metric):
         union = ops.sum(self.matrix, axis=0) + ops.sum(self.matrix, axis=1) - right
         present = ops.cast(union > 0, self.dtype)
         iou = right / ops.maximum(union, 1.0)
+        return ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_class": self.ignore_class,
+        }
+
+
+@keras.saving.register_keras_serializable(package="segfocal")
+class MeanRegionIoU(keras.metrics.Metric):
+    """Mean intersection over union of regions that may overlap, of those that occur.
+
+    A region holds a pixel where its probability is above one half, that is where its logit is
+    above 0. Counts are summed over batches before the division.
+
+    Args:
+        num_classes: Number of regions K.
+        ignore_class: Label of pixels that do not count for a region.
+        name: Name of the metric.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        ignore_class: int = IGNORE_INDEX,
+        name: str = "mean_iou",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self.num_classes = num_classes
+        self.ignore_class = ignore_class
+        self.both = self.add_variable(shape=(num_classes,), initializer="zeros", name="both")
+        self.either = self.add_variable(shape=(num_classes,), initializer="zeros", name="either")
+
+    def update_state(
+        self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: object = None
+    ) -> None:
+        """Count a batch of logits ``(batch, *space, K)`` and labels of the same shape.
+
+        Labels are 1 inside, 0 outside and ``ignore_class`` where it is not known.
+        """
+        labels = ops.cast(y_true, "int32")
+        known = labels != self.ignore_class
+        inside, found = known & (labels == 1), known & (y_pred > 0)
+        axes = tuple(range(len(labels.shape) - 1))
+        for variable, pixels in ((self.both, inside & found), (self.either, inside | found)):
+            # Counted in float32: half precision ends at 65504.
+            count = ops.sum(ops.cast(pixels, "float32"), axis=axes)
+            variable.assign_add(ops.cast(count, self.dtype))
+
+    def result(self) -> KerasTensor:
+        present = ops.cast(self.either > 0, self.dtype)
+        iou = self.both / ops.maximum(self.either, 1.0)
         return ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
 
     def get_config(self) -> dict[str, Any]:

@@ -27,6 +27,9 @@ from segfocal.confusion import (
     class_precision,
     class_recall,
     mean_over_classes,
+    predicted_pixels,
+    reference_pixels,
+    scored_pixels,
 )
 
 __all__ = [
@@ -55,7 +58,8 @@ class CaseScores:
 
     Attributes:
         case: Its id.
-        matrix: Confusion matrix ``(K, K)`` of its scored pixels, rows the reference.
+        matrix: Confusion matrix ``(K, K)`` of its scored pixels, rows the reference; of regions
+            that overlap ``(K, 2, 2)``, see :mod:`segfocal.confusion`.
         hd95, nsd, surface_distance: Per class: 95th percentile of the Hausdorff distance, surface
             Dice within the evaluation's tolerance, average symmetric surface distance. NaN where
             there are none.
@@ -102,7 +106,8 @@ class CaseScores:
 
     def sizes(self) -> tuple[Array, Array]:
         """Return hectares or millilitres per class: of the reference, and of the prediction."""
-        return self.matrix.sum(1) * self.pixel_size, self.matrix.sum(0) * self.pixel_size
+        size = np.float64(self.pixel_size)
+        return reference_pixels(self.matrix) * size, predicted_pixels(self.matrix) * size
 
 
 @dataclass(frozen=True)
@@ -163,12 +168,12 @@ class Evaluation:
 
     @property
     def matrix(self) -> NDArray[np.int64]:
-        """Confusion matrix ``(K, K)`` of all cases, rows the reference."""
+        """Confusion matrix of all cases, as :attr:`CaseScores.matrix` is of one."""
         return _pooled(self.cases)
 
     @property
     def accuracy(self) -> float:
-        """Share of scored pixels that are right."""
+        """Share of scored pixels that are right; of regions, of answers for a region."""
         return accuracy(self.matrix)
 
     @property
@@ -239,11 +244,12 @@ class Evaluation:
             "precision": class_precision(self.matrix),
             "recall": class_recall(self.matrix),
         }
+        pixels = reference_pixels(self.matrix)
         intervals = {name: _interval(value) for name, value in self.intervals().items()}
         return {
             "format": SCORES_FORMAT,
             "split": self.split,
-            "pixels": int(self.matrix.sum()),
+            "pixels": scored_pixels(self.matrix),
             "accuracy": number(self.accuracy),
             "mean_iou": number(self.mean_iou),
             "mean_dice": number(self.mean_dice),
@@ -254,7 +260,7 @@ class Evaluation:
             "classes": [
                 {
                     "name": name,
-                    "pixels": int(self.matrix[k].sum()),
+                    "pixels": int(pixels[k]),
                     **{measure: number(values[k]) for measure, values in pooled.items()},
                     "over_cases": {measure: self.over_cases(measure, k) for measure in MEASURES},
                 }
@@ -270,7 +276,7 @@ class Evaluation:
     def _case_json(self, case: CaseScores) -> dict[str, Any]:
         return {
             "case": case.case,
-            "pixels": int(case.matrix.sum()),
+            "pixels": scored_pixels(case.matrix),
             "accuracy": number(case.accuracy),
             "mean_iou": number(case.mean_iou),
             "mean_dice": number(case.mean_dice),
@@ -285,12 +291,13 @@ class Evaluation:
         """Return what is known of each class in a case, by name."""
         measures = case.measures()
         reference, found = case.sizes()
+        own, predicted = reference_pixels(case.matrix), predicted_pixels(case.matrix)
         rows = []
         for k, name in enumerate(self.classes):
             row: dict[str, Any] = {
                 "name": name,
-                "reference_pixels": int(case.matrix[k].sum()),
-                "predicted_pixels": int(case.matrix[:, k].sum()),
+                "reference_pixels": int(own[k]),
+                "predicted_pixels": int(predicted[k]),
                 **{measure: float(values[k]) for measure, values in measures.items()},
             }
             if case.unit:

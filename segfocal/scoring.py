@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from segfocal.card import IGNORE_INDEX, index_of_values
-from segfocal.confusion import confusion_matrix
+from segfocal.confusion import confusion_matrix, region_matrices
 from segfocal.data.reading import BLOCK, RegionReader, blocks
 from segfocal.io import Scan, open_scan, read_labels
 from segfocal.io.measure import pixel_measure
@@ -38,7 +38,8 @@ def score_case(
 
     Args:
         readers: The regions, of one case.
-        path: The label map.
+        path: The label map; of regions that overlap, the file of their probabilities, as a label
+            map shows one of those that hold a pixel.
         tolerance: Distance within which boundaries count as equal; None: distances are not
             measured.
         background: Class index whose distances are not measured, or None.
@@ -46,7 +47,8 @@ def score_case(
     """
     spec, case = readers[0].spec, readers[0].region.case
     num_classes = spec.num_classes
-    matrix = np.zeros((num_classes, num_classes), np.int64)
+    overlapping = readers[0].table.overlapping
+    matrix = np.zeros((num_classes, 2, 2) if overlapping else (num_classes,) * 2, np.int64)
     surfaces = _Surfaces(num_classes, spec.ndim, background, point_bytes)
     measured = tolerance is not None
     with open_scan(path, orientation=spec.orientation or "RAS") as scan:
@@ -54,12 +56,16 @@ def score_case(
         for reader in readers:
             for block in blocks(reader.window, BLOCK[spec.ndim]):
                 wide, inner = _with_neighbours(block, reader.window)
-                reference, found = _read_pair(reader, scan, wide if measured else block)
+                read = _read_regions if overlapping else _read_pair
+                reference, found = read(reader, scan, wide if measured else block)
                 if measured:
                     if surfaces.fit:
                         surfaces.add(reference, found, wide, inner)
                     reference, found = reference[inner], found[inner]
-                matrix += confusion_matrix(reference, found, num_classes)
+                if overlapping:
+                    matrix += region_matrices(reference, found)
+                else:
+                    matrix += confusion_matrix(reference, found, num_classes)
     nothing = np.full(num_classes, np.nan)
     hd95, nsd, average = nothing.copy(), nothing.copy(), nothing.copy()
     why = "not asked for"
@@ -100,14 +106,28 @@ class _Surfaces:
 
     def add(
         self,
-        reference: NDArray[np.int32],
-        found: NDArray[np.int32],
+        reference: NDArray[np.integer],
+        found: NDArray[np.integer],
         window: Window,
         inner: Window,
     ) -> None:
-        """Add the boundary pixels in the inner part of a window."""
+        """Add the boundary pixels in the inner part of a window.
+
+        Args:
+            reference: Class indices, or of regions 1 inside and 0 outside on a further axis.
+            found: The same of the prediction.
+            window: Where they lie.
+            inner: The part of the window to add.
+        """
         origin = [wide.start + part.start for wide, part in zip(window, inner, strict=True)]
         for points, labels in zip(self._points, (reference, found), strict=True):
+            if labels.ndim > len(window):
+                for k in self._classes:
+                    own = labels[..., k]
+                    boundary = (boundary_pixels(own) & (own == 1))[inner]
+                    points[k].append((np.argwhere(boundary) + origin).astype(np.int32))
+                    self._number += len(points[k][-1])
+                continue
             boundary = boundary_pixels(labels)[inner]
             where = np.argwhere(boundary).astype(np.int32)
             classes = labels[inner][boundary]
@@ -142,7 +162,7 @@ def _with_neighbours(block: Window, region: Window) -> tuple[Window, Window]:
 
 def _read_pair(
     reader: RegionReader, scan: Scan, window: Window
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
     """Return class indices of reference and prediction, both unknown where either is."""
     reference = reader.read(window)[2]
     predicted, labelled = read_labels(scan, window)
@@ -150,6 +170,19 @@ def _read_pair(
     # What nobody looked for cannot be called wrong.
     looked_for = np.array([*reader.annotated, False])
     unknown = ~labelled | (reference < 0) | ~looked_for[found]
+    reference[unknown] = found[unknown] = IGNORE_INDEX
+    return reference, found
+
+
+def _read_regions(
+    reader: RegionReader, scan: Scan, window: Window
+) -> tuple[NDArray[np.integer], NDArray[np.integer]]:
+    """Return for each region 1 inside and 0 outside, both unknown where either is."""
+    reference = reader.known_classes(reader.read(window)[2])
+    patch = scan.read(window)
+    # As in a label map: above one half.
+    found = (patch.values.astype(np.float32) > 0.5).astype(np.int8)
+    unknown = ~patch.valid | (reference < 0)
     reference[unknown] = found[unknown] = IGNORE_INDEX
     return reference, found
 

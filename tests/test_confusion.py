@@ -16,6 +16,10 @@ from segfocal.confusion import (
     class_recall,
     confusion_matrix,
     mean_over_classes,
+    predicted_pixels,
+    reference_pixels,
+    region_matrices,
+    scored_pixels,
 )
 
 CLASSES = 5
@@ -105,3 +109,33 @@ def test_without_pixels_there_are_no_scores():
     assert np.isnan(class_iou(matrix)).all()
     assert math.isnan(accuracy(matrix))
     assert math.isnan(mean_over_classes(class_dice(matrix)))
+
+
+@pytest.mark.parametrize("shape", [(400,), (20, 30), (7, 8, 9)])
+def test_regions_are_counted_as_scikit_learn_counts_labels(shape):
+    rng = np.random.default_rng(0)
+    truth, found = (rng.integers(0, 2, (*shape, 4)).astype("int8") for _ in range(2))
+    truth[..., 3] = found[..., 3] = 0  # in neither
+    pair = [one.reshape(-1, 4) for one in (truth, found)]
+    matrix = region_matrices(truth, found)
+    np.testing.assert_array_equal(matrix, metrics.multilabel_confusion_matrix(*pair))
+    for score, theirs in (
+        (class_iou, metrics.jaccard_score),
+        (class_dice, metrics.f1_score),
+        (class_precision, metrics.precision_score),
+        (class_recall, metrics.recall_score),
+    ):
+        expected = theirs(*pair, average=None, zero_division=0)
+        np.testing.assert_allclose(score(matrix)[:3], expected[:3])
+        assert np.isnan(score(matrix)[3])
+    assert accuracy(matrix) == pytest.approx((truth == found).mean())
+    assert reference_pixels(matrix).tolist() == pair[0].sum(0).tolist()
+    assert predicted_pixels(matrix).tolist() == pair[1].sum(0).tolist()
+    assert scored_pixels(matrix) == np.prod(shape)
+
+
+def test_of_a_region_only_known_pixels_are_counted():
+    truth = np.array([[1, -1], [0, 1], [1, 1], [0, -1]])
+    found = np.array([[1, 1], [1, 0], [-1, 1], [0, 0]])
+    assert region_matrices(truth, found).tolist() == [[[1, 1], [0, 1]], [[0, 0], [1, 1]]]
+    assert scored_pixels(region_matrices(truth, found)) == 3

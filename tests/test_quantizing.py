@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from sklearn.metrics import f1_score, jaccard_score
 
 import segfocal as sf
 from segfocal import quantizing
+from segfocal.card import Card
 from segfocal.card_files import read_facts
 from segfocal.cli import segfocal as command
 from segfocal.engine.identity import model_identity
@@ -174,3 +176,27 @@ def test_a_trained_model_loses_at_most_half_a_point(name, scan, tmp_path):
     assert found.against_float.accuracy > 0.98
     assert found.float_scores.mean_iou - found.int8_scores.mean_iou <= 0.005
     assert found.float_scores.mean_dice - found.int8_scores.mean_dice <= 0.005
+
+
+def test_of_regions_it_is_compared_where_each_is_found():
+    rng = np.random.default_rng(0)
+    card = Card.generic(ndim=2, in_channels=1, num_classes=3, task="regions")
+    tiles = [(rng.random((8, 9, 1), np.float32), rng.random((8, 9)) < 0.8) for _ in range(3)]
+    answers = rng.random((2, 3, 8, 9, 3))
+
+    def predictor(which):
+        shown = iter(answers[which])
+
+        class Predictor:
+            def __call__(self, values, valid):
+                return next(shown)[None]
+
+        Predictor.card = card
+        return Predictor()
+
+    found = quantizing._compare(predictor(0), predictor(1), tiles)
+    valid = np.stack([valid for _, valid in tiles])
+    pair = [(one > 0.5)[valid] for one in answers]
+    assert found.mean_iou == pytest.approx(jaccard_score(*pair, average="macro"))
+    assert found.mean_dice == pytest.approx(f1_score(*pair, average="macro"))
+    assert found.accuracy == pytest.approx((pair[0] == pair[1]).mean())

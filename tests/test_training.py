@@ -173,8 +173,8 @@ def test_the_bundled_specs_are_found():
 def test_a_stopped_run_keeps_plan_and_log_of_the_earlier_one(trained, spec):
     _, result = trained
     before = {path.name: path.read_bytes() for path in result.folder.iterdir()}
-    names = {"model.keras", "plan.yaml", "log.jsonl", "class_index.npz", "report.html"}
-    assert set(before) == names
+    names = {"model.keras", "plan.yaml", "log.jsonl", "log.csv", "run.json", "class_index.npz"}
+    assert set(before) == {*names, "report.html"}
 
     def stop(done, total):
         raise KeyboardInterrupt
@@ -223,12 +223,12 @@ def test_every_backends_data_source_gives_each_batch_once_and_in_order():
         return np.full((1, 2, 2, 1), place, np.float32), np.ones((1, 2, 2), bool), np.zeros(1)
 
     made = []
-    source = PatchBatches(make, 3, ["logits", "logits_p1"], epoch=2)
-    assert source.num_batches == 3
+    source = PatchBatches(make, 3, ["logits", "logits_p1"])
     for epoch in (2, 3):
-        for number in range(3):
+        source.epoch, source.start = epoch, 3 - epoch
+        assert source.num_batches == epoch
+        for number in range(epoch):
             inputs, targets = source[number]
-            assert inputs["image"][0, 0, 0, 0] == 10 * epoch + number
+            assert inputs["image"][0, 0, 0, 0] == 10 * epoch + source.start + number
             assert set(targets) == {"logits", "logits_p1"}
-        source.on_epoch_end()
-    assert made == [(epoch, number) for epoch in (2, 3) for number in range(3)]
+    assert made == [(2, 1), (2, 2), (3, 0), (3, 1), (3, 2)]

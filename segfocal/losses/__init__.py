@@ -21,6 +21,7 @@ from segfocal.losses.dice import (
 )
 from segfocal.losses.focal import Focal
 from segfocal.losses.lovasz import Lovasz
+from segfocal.losses.tasks import tasks_of
 
 __all__ = [
     "AtScale",
@@ -32,4 +33,5 @@ __all__ = [
     "Lovasz",
     "Tversky",
     "WeightedSum",
+    "tasks_of",
 ]

@@ -27,6 +27,7 @@ from segfocal.confusion import (
     class_iou,
     confusion_matrix,
     mean_over_classes,
+    region_matrices,
 )
 from segfocal.data.spec import DatasetSpec
 from segfocal.engine.engines import in_engine
@@ -172,14 +173,20 @@ def quantize(
 
 
 def _compare(plain: OpenVINOPredictor, other: OpenVINOPredictor, tiles: list[Tile]) -> Scores:
-    num_classes = plain.card.num_classes
-    matrix = np.zeros((num_classes, num_classes), np.int64)
+    num_classes, overlapping = plain.card.num_classes, plain.card.task == "regions"
+    matrix = np.zeros((num_classes, 2, 2) if overlapping else (num_classes,) * 2, np.int64)
     for values, valid in tiles:
         labels = []
         for predictor in (plain, other):
             found = predictor(values[None], valid[None])[0]
-            labels.append(np.where(valid, found.argmax(-1), IGNORE_INDEX))
-        matrix += confusion_matrix(labels[0], labels[1], num_classes)
+            if overlapping:
+                labels.append(np.where(valid[..., None], found > 0.5, IGNORE_INDEX))
+            else:
+                labels.append(np.where(valid, found.argmax(-1), IGNORE_INDEX))
+        if overlapping:
+            matrix += region_matrices(labels[0], labels[1])
+        else:
+            matrix += confusion_matrix(labels[0], labels[1], num_classes)
     return Scores.of(matrix)
 
 

@@ -9,7 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from segfocal.bootstrap import Interval
-from segfocal.confusion import class_dice, class_iou, class_precision, class_recall
+from segfocal.confusion import (
+    class_dice,
+    class_iou,
+    class_precision,
+    class_recall,
+    reference_pixels,
+    scored_pixels,
+)
 from segfocal.data.reading import RegionReader
 from segfocal.data.spec import DatasetSpec
 from segfocal.report.charts import confusion_table, reliability_chart
@@ -53,7 +60,7 @@ def evaluation_page(
     subtitle = (
         (
             f"split {evaluation.split}, {number} {'case' if number == 1 else 'cases'}, "
-            f"{evaluation.matrix.sum():,} scored pixels"
+            f"{scored_pixels(evaluation.matrix):,} scored pixels"
         )
         .replace(",", " ")
         .replace("  ", ", ")
@@ -67,7 +74,9 @@ def evaluation_page(
             section("Classes", legend(spec.classes), _class_table(evaluation, spec)),
             section("Cases", _case_table(evaluation)),
             _size_section(evaluation, spec),
-            section("Confusion matrix", confusion_table(evaluation.matrix, spec.classes)),
+            section("Confusion matrix", confusion_table(evaluation.matrix, spec.classes))
+            if spec.task == "classes"  # regions that overlap are not taken for one another
+            else "",
             _views(evaluation, spec, cases, labels),
             _calibration(evaluation),
             section("Environment", facts(environment())),
@@ -103,6 +112,7 @@ def _range(interval: Interval | None) -> str:
 def _class_table(evaluation: Evaluation, spec: DatasetSpec) -> str:
     matrix, unit = evaluation.matrix, evaluation.distance_unit
     columns = ["class", "pixels", "IoU", "Dice", "precision", "recall"]
+    pixels = reference_pixels(matrix)
     pooled = [f(matrix) for f in (class_iou, class_dice, class_precision, class_recall)]
     measured = evaluation.tolerance is not None
     several = len(evaluation.cases) > 1
@@ -116,7 +126,7 @@ def _class_table(evaluation: Evaluation, spec: DatasetSpec) -> str:
         ]
     rows: list[list[Cell]] = []
     for k, label in enumerate(spec.classes):
-        row = [name_cell(label.name, label.color), count_cell(int(matrix[k].sum()))]
+        row = [name_cell(label.name, label.color), count_cell(int(pixels[k]))]
         row += [score_cell(float(values[k])) for values in pooled]
         if several:
             row.append(score_cell(evaluation.over_cases("dice", k)["mean"]))
@@ -149,7 +159,7 @@ def _case_table(evaluation: Evaluation) -> str:
         dice = class_dice(case.matrix)
         row = [
             name_cell(case.case),
-            count_cell(int(case.matrix.sum())),
+            count_cell(scored_pixels(case.matrix)),
             score_cell(case.accuracy),
             score_cell(case.mean_iou),
             score_cell(case.mean_dice),

@@ -88,13 +88,16 @@ def _curves(log: Sequence[dict[str, Any]]) -> str:
 
 def _class_table(spec: DatasetSpec, plan: Plan) -> str:
     total = max(sum(plan.class_pixels), 1)
+    shares = [pixels / total for pixels in plan.class_pixels]
+    if plan.fingerprint is not None:  # of regions that overlap the sum is not all there is
+        shares = list(plan.fingerprint.class_shares)
     rows = [
         [
             name_cell(label.name, label.color),
             count_cell(pixels),
-            count_cell(round(1000 * pixels / total) / 10),  # type: ignore[arg-type]
+            count_cell(round(1000 * share) / 10),  # type: ignore[arg-type]
         ]
-        for label, pixels in zip(spec.classes, plan.class_pixels, strict=False)
+        for label, pixels, share in zip(spec.classes, plan.class_pixels, shares, strict=False)
     ]
     return table(["class", "training pixels", "%"], rows, name="classes") if rows else ""
 

@@ -40,7 +40,9 @@ class CaseView:
     Attributes:
         caption: What plane it is.
         picture: The scan, ``(rows, cols, 3)`` uint8.
-        reference, found: Class indices ``(rows, cols)``, negative where unknown.
+        reference, found: Class indices ``(rows, cols)``, negative where unknown. Of regions that
+            overlap that of the last which holds a pixel, as label maps show it, and their number
+            where there is none.
         aspect: Width of the picture divided by its height, as it should be shown.
     """
 
@@ -72,7 +74,10 @@ def case_view(reader: RegionReader, labels: Path) -> CaseView:
     valid = np.zeros(shape, np.bool_)
     reference = np.full(shape, IGNORE_INDEX, np.int32)
     found = np.full(shape, IGNORE_INDEX, np.int32)
+    shown = _classes_shown(reader)
     class_values = [label.value for label in reader.spec.classes]
+    if reader.table.overlapping:
+        class_values.append(0)  # in no region
     with open_scan(labels, orientation=reader.spec.orientation or "RAS") as scan:
         for block in blocks(window, BLOCK[reader.spec.ndim]):
             place, take = _thinned(block, window, step)
@@ -82,7 +87,7 @@ def case_view(reader: RegionReader, labels: Path) -> CaseView:
             index[~labelled] = IGNORE_INDEX
             values[place] = part[take][..., used]
             valid[place] = part_valid[take]
-            reference[place], found[place] = part_reference[take], index[take]
+            reference[place], found[place] = shown[part_reference[take]], index[take]
     found[~valid] = IGNORE_INDEX
     size = reader.resolution or (1.0,) * reader.spec.ndim
     lengths = [side * unit for side, unit in zip(sides, size, strict=True)]
@@ -99,6 +104,14 @@ def case_view(reader: RegionReader, labels: Path) -> CaseView:
 def _upright(array: NDArray[Kind], axis: int) -> NDArray[Kind]:
     """Drop the axis of length 1 and turn the plane so that the second axis points up."""
     return np.rot90(array.squeeze(axis), axes=(0, 1))
+
+
+def _classes_shown(reader: RegionReader) -> NDArray[np.int32]:
+    """Return the class index to show for each label index; the last is that of what is unknown."""
+    members = reader.table.members
+    numbers = np.where(members, np.arange(members.shape[1]), -1).max(1)
+    numbers[numbers < 0] = members.shape[1]
+    return np.append(numbers, IGNORE_INDEX).astype(np.int32)
 
 
 def _channels_shown(names: Sequence[str]) -> list[int]:
@@ -122,7 +135,8 @@ def _fullest_plane(reader: RegionReader) -> tuple[int, Window, str]:
     orientation = reader.spec.orientation or "RAS"
     axis = next(i for i, letter in enumerate(orientation) if letter in "IS")
     start, stop = reader.window[axis].start, reader.window[axis].stop
-    counts = np.zeros((reader.spec.num_classes, stop - start), np.int64)
+    members = reader.table.members
+    counts = np.zeros((len(members), stop - start), np.int64)
     others = tuple(i for i in range(3) if i != axis)
     for block in blocks(reader.window, BLOCK[3]):
         labels = reader.read(block)[2]
@@ -130,7 +144,10 @@ def _fullest_plane(reader: RegionReader) -> tuple[int, Window, str]:
         for k in range(len(counts)):
             counts[k, part] += (labels == k).sum(others)
     # Of the classes' counts the geometric mean: a plane that shows all of them goes first.
-    best = int(np.argmax(np.log1p(counts[1:]).sum(0))) + start
+    of_class = members.T @ counts
+    if not reader.table.overlapping:
+        of_class = of_class[1:]
+    best = int(np.argmax(np.log1p(of_class).sum(0))) + start
     window = list(reader.window)
     window[axis] = slice(best, best + 1)
     return axis, tuple(window), f"axial, slice {best}"

@@ -162,6 +162,16 @@ def test_a_sum_adds_up_and_its_config_rebuilds_it():
     assert float(again(labels, half)) == float(nested(labels, half)) > 0
 
 
+def test_at_a_scale_regions_are_taken_at_the_middle_of_each_position():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(-1, 2, (2, 9, 11, CLASSES)).astype("int8")
+    logits = rng.normal(size=(2, 5, 6, CLASSES)).astype("float32")
+    loss = DiceBinaryCrossEntropy()
+    # Positions whose middle lies beyond the labels are left out.
+    expected = float(loss(labels[:, 1::2, 1::2], logits[:, :4, :5]))
+    assert float(AtScale(loss, 2)(labels, logits)) == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

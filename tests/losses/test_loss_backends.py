@@ -18,6 +18,7 @@ if os.environ["KERAS_BACKEND"] != "tensorflow":
 import keras
 import numpy as np
 from segfocal import losses
+from segfocal.metrics import MeanRegionIoU
 
 rng = np.random.default_rng(0)
 labels = rng.integers(0, 3, (2, 7, 6)).astype("int32")
@@ -37,6 +38,12 @@ for task, truth in (("classes", labels), ("regions", regions)):
         value = float(model.train_on_batch(values, truth))
         after = keras.ops.convert_to_numpy(layer.kernel)
         result[f"{name} {task}"] = [value, *(after - kernel).ravel().tolist()]
+image = keras.Input((None, None, 4))
+model = keras.Model(image, keras.layers.Activation("linear")(image))
+model.compile(loss=losses.DiceBinaryCrossEntropy(), metrics=[MeanRegionIoU(4)])
+logits = (values[..., :4] + regions).astype("float32")
+found = model.evaluate(logits, regions, batch_size=1, return_dict=True, verbose=0)
+result["regions seen"] = [found["loss"], found["mean_iou"]]
 print(json.dumps(result))
 """
 

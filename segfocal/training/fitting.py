@@ -1,0 +1,125 @@
+"""Keras ``fit``, from wherever a run stands to its end, or until it is stopped."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import keras
+from numpy.typing import NDArray
+
+from segfocal.batches import PatchBatches
+from segfocal.errors import SegfocalError
+from segfocal.training.averaging import put_back, take_averages, trained_weights
+from segfocal.training.checkpoint import Progress
+from segfocal.training.recording import Recorder, StepReport
+from segfocal.training.saving import Saving
+from segfocal.training.validation import Validation
+
+__all__ = ["Ending", "fit_rest", "require_tensorboard", "tensorboard"]
+
+Ending = Literal["steps", "time", "patience", "callback"]
+"""Why a run ended: all steps are done, its time is over, its score rises no more, or a callback
+of the user stopped it."""
+
+
+def fit_rest(
+    fitted: keras.Model,
+    source: PatchBatches,
+    held_out: PatchBatches | None,
+    progress: Progress,
+    *,
+    epochs: int,
+    steps: int,
+    log: Path,
+    metrics: Sequence[NDArray[Any]],
+    validation: Validation | None,
+    saving: Saving,
+    callbacks: Sequence[keras.callbacks.Callback],
+    tell: Callable[[StepReport], None] | None,
+) -> Ending:
+    """Fit a compiled network from the step where the run stands; it ends with averaged weights.
+
+    Args:
+        fitted: The network.
+        source, held_out: Batches of the training and the validation split.
+        progress: How far the run has come.
+        epochs, steps: In all.
+        log: See :class:`~segfocal.training.recording.Recorder`.
+        metrics: What metrics have counted in an epoch that was begun.
+        validation, saving: What validates, and what saves.
+        callbacks: The user's.
+        tell: Called after each step and epoch.
+    """
+    recorder = Recorder(
+        progress, source, epochs=epochs, steps=steps, log=log, metrics=metrics, tell=tell
+    )
+    trained = _Trained()
+    own = [recorder, *([] if validation is None else [validation])]
+    per_epoch = steps // epochs
+    if progress.step >= steps:  # stopped after the last of them
+        take_averages(fitted)
+    while progress.step < steps:
+        epoch, begun = divmod(progress.step, per_epoch)
+        source.epoch, source.start = epoch, begun
+        if trained.weights:
+            put_back(fitted, trained.weights)
+        fitted.fit(
+            source,
+            # An epoch that was begun has fewer batches than the others: a fit of its own.
+            initial_epoch=epoch,
+            epochs=epoch + 1 if begun else epochs,
+            verbose=0,
+            shuffle=False,
+            validation_data=held_out,
+            callbacks=[*own, *callbacks, saving, trained],
+        )
+        if progress.step >= steps:
+            break
+        if saving.out_of_time:
+            return "time"
+        if validation is not None and validation.satisfied:
+            return "patience"
+        if fitted.stop_training:
+            return "callback"
+    return "steps"
+
+
+class _Trained(keras.callbacks.Callback):
+    """Keeps the weights of the end of an epoch: a fit leaves averaged ones behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weights: list[NDArray[Any]] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        self.weights = []
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if epoch + 1 == self.params["epochs"]:
+            self.weights = trained_weights(self.model)
+
+
+def tensorboard(folder: Path, *, anew: bool) -> keras.callbacks.Callback:
+    """Return the callback that writes curves for TensorBoard into a folder, as they come.
+
+    Args:
+        folder: The folder.
+        anew: Remove what an earlier run wrote there.
+    """
+    if anew:
+        shutil.rmtree(folder, ignore_errors=True)
+    return keras.callbacks.TensorBoard(folder, write_graph=False)
+
+
+def require_tensorboard() -> None:
+    """Raise ``SegfocalError`` unless what writes curves for TensorBoard is installed."""
+    for package in ("tensorflow", "tensorboard"):
+        if importlib.util.find_spec(package) is None:
+            raise SegfocalError(
+                f"curves for TensorBoard need {package}, which is not installed: pip install "
+                "'segfocal[tensorboard]', or leave them out: log.csv has the same numbers"
+            )
