@@ -1,31 +1,43 @@
-"""Prediction on a Ray cluster: actors that hold the model, and units of work that can be repeated.
+"""Prediction on a Ray cluster: processes that hold the model, one per GPU where there are GPUs.
 
-A unit is a scan, or a part of one (:mod:`segfocal.scan_parts`): it follows from input, model
-and parameters alone and is written so that doing it twice is the same as doing it once. Ray
-may therefore restart actors and repeat units as it likes, when a process or a machine is lost.
+What they are given are the units of :mod:`segfocal.scan_units`; a serial run does the same units
+in its own process.
 """
 
 from __future__ import annotations
 
-import importlib
+import itertools
 import os
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from segfocal.agenda import Agenda, ScanResult
+from segfocal.cluster_connection import connected
 from segfocal.engine.engines import in_engine
-from segfocal.errors import ModelError, SegfocalError
-from segfocal.prediction import Prediction, predict
-from segfocal.prepared import ScanSource, prepared_job
-from segfocal.scan_parts import predict_part
+from segfocal.engine.polygons import is_suffix
+from segfocal.engine.provenance import provenance_path
+from segfocal.engine.scratch import scratch_folder
+from segfocal.errors import ModelError, OutputInUseError, ScanError, SegfocalError
+from segfocal.io.destinations import check_is_on_file_system
+from segfocal.io.network import is_network_forbidden
+from segfocal.prediction import Prediction
+from segfocal.prepared import ScanSource, name_of_model
+from segfocal.scan_parts import absolute_paths
+from segfocal.scan_units import ScanTask, Unit, UnitResult, collected_warnings, run_unit, sendable
+from segfocal.scheduling import Watch, dispatch
 
-__all__ = ["REGION_PIXELS", "default_parts", "map_on_cluster", "predict_on_cluster"]
+__all__ = ["predict_on_cluster", "scans_on_cluster"]
 
-REGION_PIXELS = 8192
-"""Least length of a part along the swept axis: tiles that are run twice stay below 10 %."""
+OF_THE_MODEL = ("engine", "precision", "global_context")
+"""Arguments of :func:`~segfocal.predict` that loading the model needs."""
 
-WAITING_PER_ACTOR = 2
+SECONDS_FOR_A_LOCK = 60
+OUTPUTS_ASKED = 20
+
+Report = Callable[[int, int], None]
 
 
 def predict_on_cluster(
@@ -36,26 +48,31 @@ def predict_on_cluster(
     workers: int | None = None,
     parts: int | None = None,
     address: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Report | None = None,
+    tile_progress: Report | None = None,
     notice: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Prediction:
     """Segment one scan with the processes of a Ray cluster; see :func:`~segfocal.predict`.
 
-    The label map has the bytes of a serial run. A cluster, its lost processes and its lost
-    machines are Ray's business; whatever was finished stays, and calling the same again
-    continues.
+    The label map has the bytes of a serial run. A lost process or machine costs what it was at
+    work on: whatever was finished stays, another takes over, and Ray restarts it. Calling the
+    same again continues, after the calling process was lost too.
 
     Args:
         model: Path of the model, or a list of paths: each process loads it once.
         input: Path of the scan, which all machines see, as they see the output's folder.
         output: The label map.
-        workers: Processes that hold the model. Left out: one per CPU of the cluster.
+        workers: Processes that hold the model. Left out: one per GPU of the cluster, or where
+            it has none one per CPU. With GPUs never more than there are.
         parts: Parts that the scan is divided into. Left out: one per 8192 pixels of its length,
             at least one; tiles at the borders of parts are run twice.
         address: Of a running cluster, such as ``"ray://head:10001"`` or ``"auto"``. Left out: a
             cluster of this machine, for the time of the call.
-        progress: Called with parts done and parts in all.
+        progress: Called with units done and units known: one that looks at the scan, the parts,
+            and one that assembles the output; or one in all for an undivided scan.
+        tile_progress: Called every second with tiles done and tiles in all, of the parts that
+            have been begun.
         notice: See :func:`~segfocal.predict`.
         options: Further arguments of :func:`~segfocal.predict`.
 
@@ -63,135 +80,174 @@ def predict_on_cluster(
         ModelError: Ray is not installed, or ``model`` is no path.
         SegfocalError: As :func:`~segfocal.predict` does.
     """
-    paths = _paths(model)
-    if parts is None:
-        parts = default_parts(model, input, options)
-    work = [(input, str(output), f"{number}/{parts}") for number in range(1, parts + 1)]
-    for done, outcome in enumerate(
-        map_on_cluster(_compute_part, paths, work, options, workers=workers, address=address), 1
-    ):
-        if isinstance(outcome, SegfocalError):
-            raise outcome
-        if progress is not None:
-            progress(done, parts)
-    return predict(model, input, output, notice=notice, **options)
+    check_is_on_file_system(output)
+    started = time.monotonic()
+    results = scans_on_cluster(
+        model,
+        {0: ScanTask(input, Path(output), parts)},
+        options,
+        workers=workers,
+        address=address,
+        tell=notice,
+        watch=Watch(progress, tile_progress),
+    )
+    (result,) = results
+    if isinstance(result.value, Exception):
+        raise result.value
+    assert result.value is not None
+    return replace(result.value, seconds=time.monotonic() - started)
 
 
-def default_parts(model: Any, input: ScanSource, options: dict[str, Any]) -> int:
-    """Return how many parts of at least 8192 pixels a scan has."""
-    beside = ("probabilities", "uncertainty", "layout", "polygons", "simplify", "min_area")
-    computed = {
-        name: value for name, value in options.items() if name not in (*beside, "overwrite")
-    }
-    with prepared_job(model, input, **computed) as (job, _):
-        side = job.covered[job.scan.slow_axis]
-    return max(1, (side.stop - side.start) // REGION_PIXELS)
-
-
-def map_on_cluster(
-    function: Callable[..., Any],
+def scans_on_cluster(
     model: Any,
-    work: Sequence[tuple[Any, ...]],
-    options: dict[str, Any],
+    tasks: Mapping[int, ScanTask],
+    options: Mapping[str, Any],
     *,
     workers: int | None,
     address: str | None,
-) -> Iterator[Any]:
-    """Yield ``function(model, *item, **options)`` for each item, in the order they are done.
-
-    At most two items per process are on their way at a time.
+    tell: Callable[[str], None] | None,
+    watch: Watch,
+) -> Iterator[ScanResult]:
+    """Yield what came of each scan, in the order in which that is known.
 
     Args:
-        function: Of a module of segfocal; an exception of segfocal's is returned, not raised.
-        model: Path or paths, loaded once by each process.
-        work: The items.
-        options: Keyword arguments.
+        model: Path or paths of the model.
+        tasks: The scans, by number.
+        options: Further arguments of :func:`~segfocal.predict`.
         workers, address: See :func:`predict_on_cluster`.
+        tell: Called with lines for the user.
+        watch: Told of each unit.
+
+    Raises:
+        ModelError: There is no cluster, or the model cannot be loaded.
     """
-    with _cluster(address) as ray:
-        cpus = int(ray.cluster_resources().get("CPU", 1))
-        count = max(1, min(workers or cpus, len(work)))
-        threads = str(max(1, os.cpu_count() or 1))
-        actor = ray.remote(
-            num_cpus=max(1, cpus // count) if workers else 1,
-            max_restarts=-1,
-            max_task_retries=-1,
-            # Ray would give each process one thread, with which libraries may add otherwise.
-            runtime_env={"env_vars": {"OMP_NUM_THREADS": threads}},
-        )(_Worker)
-        actors = [actor.remote(model, options) for _ in range(count)]
-        left = list(enumerate(work))[::-1]
-        running: dict[Any, Any] = {}
-        while left or running:
+    if not tasks:
+        return
+    paths = absolute_paths(model)
+    if paths is None:
+        raise ModelError(
+            "a cluster takes a model by its path, which each process loads; save it first"
+        )
+    agenda = Agenda({scan: _everywhere(task) for scan, task in tasks.items()})
+    with connected(address) as ray:
+        most, chosen = actor_options(ray.cluster_resources(), workers)
+        actor = ray.remote(**chosen)(_Worker)
+        told = {"model_name": name_of_model(model), **_absolute_options(options)}
+        begun = _begun(task.output for task in agenda.tasks.values())
+        actors: list[Any] = []
+
+        def start() -> Any:
+            actors.append(actor.remote(paths, told, begun))
+            return actors[-1]
+
+        try:
+            yield from dispatch(ray, start, most, agenda, tell or (lambda text: None), watch)
+        finally:
             for one in actors:
-                busy = sum(owner is one for owner in running.values())
-                while left and busy < WAITING_PER_ACTOR:
-                    _, item = left.pop()
-                    running[one.run.remote(function, item)] = one
-                    busy += 1
-            ready, _ = ray.wait(list(running), num_returns=1)
-            for reference in ready:
-                del running[reference]
-                yield ray.get(reference)
-        for one in actors:
-            ray.kill(one)
+                ray.kill(one)
+
+
+def actor_options(cluster: Mapping[str, float], workers: int | None) -> tuple[int, dict[str, Any]]:
+    """Return how many processes are started at most, and what Ray is told of each.
+
+    With GPUs each has one of its own: Ray starts it as a new process, never by a fork, and
+    shows it no other (``CUDA_VISIBLE_DEVICES``).
+
+    Args:
+        cluster: What Ray says that it has.
+        workers: How many are wanted; None: as many as is sensible.
+    """
+    gpus, cpus = int(cluster.get("GPU", 0)), int(cluster.get("CPU", 1))
+    count = min(workers or gpus, gpus) if gpus else workers or cpus
+    return max(1, count), {
+        "num_cpus": 1,
+        "num_gpus": 1 if gpus else 0,
+        "max_restarts": -1,
+        # Units that were lost go to another process; the question whether one is there waits.
+        "max_task_retries": 0,
+        "concurrency_groups": {"watch": 1},
+        "scheduling_strategy": "SPREAD",
+        "runtime_env": {"env_vars": _environment()},
+    }
 
 
 class _Worker:
     """A process with the model in memory."""
 
-    def __init__(self, model: Any, options: dict[str, Any]) -> None:
+    def __init__(self, model: Any, options: dict[str, Any], outputs: list[Path]) -> None:
         self._options = dict(options)
-        chosen = {
-            name: self._options.pop(name)
-            for name in ("engine", "precision", "global_context")
-            if name in self._options
-        }
-        self._model = in_engine(model, **chosen)
+        chosen = {name: self._options.pop(name) for name in OF_THE_MODEL if name in self._options}
+        self._progress = (0, 0)
+        self._error: SegfocalError | None = None
+        with collected_warnings() as self._warned:
+            try:
+                self._model = in_engine(model, destinations=outputs, **chosen)
+            except SegfocalError as error:
+                self._error = error
 
-    def run(self, function: Callable[..., Any], item: tuple[Any, ...]) -> Any:
-        try:
-            return function(self._model, *item, **self._options)
-        except SegfocalError as error:
-            return error
+    def ready(self) -> SegfocalError | None:
+        """Answer once the model is loaded: what spoke against it, or None."""
+        return self._error
 
+    ready.__ray_max_task_retries__ = -1  # type: ignore[attr-defined]
 
-def _compute_part(model: Any, source: Any, output: str, part: str, **options: Any) -> int:
-    return predict_part(model, source, output, part, **options).units
+    def run(self, task: ScanTask, unit: Unit, losses: int) -> UnitResult:
+        """Do a unit, which so many processes were lost at work on before."""
+        until = time.monotonic() + (SECONDS_FOR_A_LOCK if losses else 0)
+        while True:
+            self._progress = (0, 0)
+            with collected_warnings() as warned:
+                result = run_unit(self._model, task, unit, self._options, progress=self._report)
+            result = replace(result, warned=(*self._warned, *warned))
+            # A machine that was lost from sight may go on for a while.
+            if not isinstance(result.value, OutputInUseError) or time.monotonic() > until:
+                return sendable(result)
+            time.sleep(2)
 
+    def tiles(self) -> tuple[int, int]:
+        """Return tiles done and tiles in all of the unit at work."""
+        return self._progress
 
-@contextmanager
-def _cluster(address: str | None) -> Iterator[Any]:
-    """Connect to a cluster, or start one of this machine for the block."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    try:
-        ray = importlib.import_module("ray")
-    except ImportError as error:
-        raise ModelError(
-            f"Ray is not installed ({error}); install the extra: pip install 'segfocal[ray]'"
-        ) from error
-    mine = not ray.is_initialized()
-    if mine:
-        local: dict[str, Any] = {} if address else {"include_dashboard": False}
-        try:
-            # Not None, with which Ray looks for one that somebody else may have left behind.
-            ray.init(address or "local", logging_level="ERROR", log_to_driver=False, **local)
-        except (ConnectionError, RuntimeError, ValueError) as error:
-            raise ModelError(
-                f"no Ray cluster at {address} ({error}); expected its address, or none"
-            ) from error
-    try:
-        yield ray
-    finally:
-        if mine:
-            ray.shutdown()
+    tiles.__ray_concurrency_group__ = "watch"  # type: ignore[attr-defined]
+
+    def _report(self, done: int, total: int) -> None:
+        self._progress = (done, total)
 
 
-def _paths(model: Any) -> Any:
-    models = model if isinstance(model, list | tuple) else [model]
-    if not all(isinstance(one, str | os.PathLike) for one in models):
-        raise ModelError(
-            "a cluster takes a model by its path, which each process loads; save it first"
-        )
-    found = [os.path.abspath(one) for one in models]
-    return found if isinstance(model, list | tuple) else found[0]
+def _everywhere(task: ScanTask) -> ScanTask:
+    """Return a task that means the same in every process."""
+    source = absolute_paths(task.source)
+    if source is None:
+        raise ScanError("a cluster takes scans by their path, which each process opens")
+    return ScanTask(source, Path(os.path.abspath(task.output)), task.parts)
+
+
+def _begun(outputs: Iterable[Path]) -> list[Path]:
+    """Return outputs that tell in which engine an earlier run began: some will do."""
+    places = (
+        output
+        for output in outputs
+        if provenance_path(output).exists() or scratch_folder(output).exists()
+    )
+    return list(itertools.islice(places, OUTPUTS_ASKED))
+
+
+def _absolute_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with their paths as absolute text."""
+    found = dict(options)
+    if isinstance(found.get("area"), str | os.PathLike):  # bounds as text stay as they are
+        found["area"] = absolute_paths(found["area"])
+    if found.get("polygons") is not None and not is_suffix(found["polygons"]):
+        found["polygons"] = os.path.abspath(found["polygons"])
+    return found
+
+
+def _environment() -> dict[str, str]:
+    """Return variables that make the processes of a cluster compute as this one would."""
+    found = {name: value for name, value in os.environ.items() if name.startswith("SEGFOCAL_")}
+    if "KERAS_BACKEND" in os.environ:
+        found["KERAS_BACKEND"] = os.environ["KERAS_BACKEND"]
+    if is_network_forbidden():
+        found["SEGFOCAL_LOCAL_ONLY"] = "1"
+    # Ray would give each process one thread, with which libraries may add otherwise.
+    return {"OMP_NUM_THREADS": str(max(1, os.cpu_count() or 1)), **found}

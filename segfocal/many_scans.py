@@ -2,89 +2,40 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import math
 import os
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+from segfocal.agenda import Agenda, ScanResult
+from segfocal.clusters import OF_THE_MODEL, scans_on_cluster
 from segfocal.engine.engines import in_engine
-from segfocal.engine.memory import peak_bytes
 from segfocal.engine.polygons import is_suffix
-from segfocal.errors import OutputError, SegfocalError
-from segfocal.io import PendingOutput
-from segfocal.io.pending import writing
-from segfocal.prediction import predict
-from segfocal.scan_lists import ScanInput, list_scans, name_outputs
+from segfocal.errors import ModelError, OutputError, SegfocalError
+from segfocal.io.destinations import check_is_on_file_system
+from segfocal.output_names import name_outputs
+from segfocal.prediction import Prediction
+from segfocal.prepared import name_of_model
+from segfocal.run_descriptions import describe_run
+from segfocal.scan_lists import list_scans
+from segfocal.scan_units import ScanTask, run_unit
+from segfocal.scheduling import Watch
+from segfocal.summaries import (
+    SUMMARY,
+    Outcome,
+    Record,
+    Status,
+    Summary,
+    earlier_outcomes,
+    write_summary,
+)
 
-__all__ = ["SUMMARY", "Outcome", "Summary", "predict_many"]
+__all__ = ["predict_many"]
 
-SUMMARY = "summary.json"
-"""Name of the summary in the folder of outputs."""
-
-SECONDS_BETWEEN_SUMMARIES = 10
-
-Status = Literal["done", "unchanged", "failed", "pending"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one scan.
-
-    Attributes:
-        input: Its files.
-        output: The label file.
-        status: ``"done"``; ``"unchanged"``: finished by an earlier run, by the same model with
-            the same parameters, and its checksum is right; ``"failed"``; ``"pending"``: not
-            reached yet.
-        reason: Why it failed, one line.
-        seconds: Wall time.
-        pixels: Pixels of the scan, 0 when it failed.
-        peak_bytes: What the process held in memory at most meanwhile.
-    """
-
-    input: tuple[str, ...]
-    output: str
-    status: Status = "pending"
-    reason: str | None = None
-    seconds: float = 0.0
-    pixels: int = 0
-    peak_bytes: int = 0
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What became of many scans.
-
-    Attributes:
-        outcomes: One per scan, in the order of the inputs.
-        path: The JSON file that says the same.
-    """
-
-    outcomes: tuple[Outcome, ...]
-    path: Path
-
-    def count(self, status: Status) -> int:
-        """Return how many scans have a status."""
-        return sum(outcome.status == status for outcome in self.outcomes)
-
-    @property
-    def failed(self) -> tuple[Outcome, ...]:
-        """Scans that failed."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the summary as a JSON value."""
-        return {
-            "scans": len(self.outcomes),
-            **{status: self.count(status) for status in ("done", "unchanged", "failed", "pending")},
-            "seconds": round(sum(outcome.seconds for outcome in self.outcomes), 3),
-            "pixels": sum(outcome.pixels for outcome in self.outcomes),
-            "outcomes": [asdict(outcome) for outcome in self.outcomes],
-        }
+Executor = Literal["serial", "ray"]
 
 
 def predict_many(
@@ -93,8 +44,12 @@ def predict_many(
     out: str | Path,
     *,
     retry_failed: bool = False,
-    global_context: str | None = None,
+    executor: Executor = "serial",
+    workers: int | None = None,
+    parts: int | None = None,
+    address: str | None = None,
     progress: Callable[[int, int], None] | None = None,
+    tile_progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] | None = None,
     **options: Any,
 ) -> Summary:
@@ -102,7 +57,8 @@ def predict_many(
 
     One scan that fails does not stop the others. A scan that an earlier call has finished, by
     the same model with the same parameters, is left as it is when its checksum is right; one
-    that was interrupted continues.
+    that was interrupted continues. ``summary.json`` is there from the start, with every scan
+    that is to be done as pending, and is right when a run is interrupted.
 
     Args:
         model: See :func:`~segfocal.predict`; loaded once.
@@ -110,18 +66,25 @@ def predict_many(
             :func:`segfocal.scan_lists.list_scans`. Outputs keep the names of the inputs, with
             ``.tif`` for scenes and ``.nii.gz`` for volumes.
         out: Folder for the outputs and ``summary.json``; made when it is missing.
-        retry_failed: Only run what the summary of an earlier call says has failed, or was not
-            reached.
-        global_context: See :func:`~segfocal.stream`.
+        retry_failed: Only run what the summary of an earlier call, of the same model with the
+            same parameters, says has failed or was not reached, and what is not there any more.
+        executor: ``"serial"``: one after the other in this process; ``"ray"``: by the processes
+            of a Ray cluster, long scans in parts. The outputs have the same bytes.
+        workers, parts, address, tile_progress: Of the cluster, see
+            :func:`~segfocal.predict_on_cluster`.
         progress: Called with scans done and scans in all; raise in it to cancel.
         notice: Called with a line of text for what :func:`~segfocal.predict` has to say, and
             for scans that fail.
         options: Further arguments of :func:`~segfocal.predict`.
 
     Raises:
-        ScanError, OutputError, ModelError: There are no scans, ``out`` cannot be written, or
-            the model cannot be loaded: nothing was begun.
+        ScanError, OutputError, ModelError: There are no scans, ``out`` cannot be written, its
+            summary is of another run, or the model cannot be loaded: no scan was begun.
+        OutputError: At the end: the summary cannot be written.
     """
+    check_is_on_file_system(out)
+    if executor not in get_args(Executor):
+        raise ModelError(f"executor {executor!r} is unknown; expected serial or ray")
     folder, tell = Path(out), notice or (lambda text: None)
     polygons = options.get("polygons")
     if polygons is not None and not is_suffix(polygons):
@@ -130,67 +93,89 @@ def predict_many(
             "file beside each label map"
         )
     scans = list_scans(inputs)
-    places = [folder / name for name in name_outputs(scans)]
+    places = [folder / name for name in name_outputs(scans, polygons)]
     _make_folder(folder)
-    summary = folder / SUMMARY
+    run = describe_run(model, options)
     outcomes = [Outcome(scan.files, str(place)) for scan, place in zip(scans, places, strict=True)]
     if retry_failed:
-        outcomes = _earlier(summary, outcomes)
-    model = in_engine(
-        model,
-        options.pop("engine", "auto"),
-        precision=options.pop("precision", "float32"),
-        global_context=global_context,
-        destinations=places,
-        tell=tell,
-    )
-    written = time.monotonic()
-    for place, scan in enumerate(scans):
-        if outcomes[place].status not in ("done", "unchanged"):
-            outcomes[place] = _attempt(model, scan, places[place], tell, options)
-            if time.monotonic() - written > SECONDS_BETWEEN_SUMMARIES:
-                _write(Summary(tuple(outcomes), summary))
-                written = time.monotonic()
-        if progress is not None:
-            progress(place + 1, len(scans))
-    found = Summary(tuple(outcomes), summary)
-    _write(found)
-    return found
-
-
-def _attempt(
-    model: Any, scan: ScanInput, output: Path, tell: Callable[[str], None], options: dict[str, Any]
-) -> Outcome:
-    source = scan.name if len(scan.files) == 1 else list(scan.files)
-    started = time.monotonic()
-
-    def run() -> Outcome:
-        try:
-            _make_folder(output.parent)
-            done = predict(model, source, output, notice=tell, **options)
-        except Exception as error:  # whatever it is, the next scan may be fine
-            text = " ".join(str(error).split())
-            known = isinstance(error, SegfocalError)
-            reason = text if known else f"{type(error).__name__}: {text}"
-            tell(f"failed: {reason}")
-            return Outcome(scan.files, str(output), "failed", reason)
-        return Outcome(
-            scan.files,
-            str(output),
-            "unchanged" if done.unchanged else "done",
-            pixels=math.prod(done.shape),
+        outcomes = earlier_outcomes(folder / SUMMARY, outcomes, run)
+    tasks = {
+        number: ScanTask(scan.source, place, parts if executor == "ray" else 1)
+        for number, (scan, place) in enumerate(zip(scans, places, strict=True))
+        if outcomes[number].status not in ("done", "unchanged")
+    }
+    for parent in {task.output.parent for task in tasks.values()} - {folder}:
+        with contextlib.suppress(OSError):  # an error of the scans that are to go there
+            parent.mkdir(parents=True, exist_ok=True)
+    if executor == "ray":
+        watch = Watch(tiles=tile_progress)
+        results = scans_on_cluster(
+            model, tasks, options, workers=workers, address=address, tell=tell, watch=watch
         )
+    else:
+        results = _serially(_loaded(model, tasks, options, tell), tasks, options, tell)
+    record = Record(folder / SUMMARY, run, outcomes, tell)
+    try:
+        done = len(scans) - len(tasks)
+        if progress is not None and done:
+            progress(done, len(scans))
+        for result in results:
+            record.note(result.scan, _outcome(outcomes[result.scan], result, tell))
+            done += 1
+            if progress is not None:
+                progress(done, len(scans))
+    except BaseException:
+        record.interrupted()
+        raise
+    write_summary(record.summary)
+    return record.summary
 
-    outcome, peak = peak_bytes(run)
-    seconds = round(time.monotonic() - started, 3)
-    return Outcome(
-        outcome.input,
-        outcome.output,
-        outcome.status,
-        outcome.reason,
-        seconds,
-        outcome.pixels,
-        peak,
+
+def _loaded(
+    model: Any,
+    tasks: Mapping[int, ScanTask],
+    options: dict[str, Any],
+    tell: Callable[[str], None],
+) -> Any:
+    """Return the model ready for all tasks; options lose what was for that."""
+    options.setdefault("model_name", name_of_model(model))
+    chosen = {name: options.pop(name) for name in OF_THE_MODEL if name in options}
+    destinations = [task.output for task in tasks.values()]
+    return in_engine(model, **chosen, destinations=destinations, tell=tell)
+
+
+def _serially(
+    model: Any,
+    tasks: Mapping[int, ScanTask],
+    options: dict[str, Any],
+    tell: Callable[[str], None],
+) -> Iterator[ScanResult]:
+    """Yield what came of each scan, done in this process by one model."""
+    agenda = Agenda(tasks)
+    while (unit := agenda.next()) is not None:
+        result = agenda.take(unit, run_unit(model, tasks[unit.scan], unit, options, tell=tell))
+        if result is not None:
+            yield result
+
+
+def _outcome(pending: Outcome, result: ScanResult, tell: Callable[[str], None]) -> Outcome:
+    reason, pixels = None, 0
+    status: Status = "failed"
+    if isinstance(result.value, Prediction):
+        status = "unchanged" if result.value.unchanged else "done"
+        pixels = math.prod(result.value.shape)
+    else:
+        text = " ".join(str(result.value).split())
+        known = isinstance(result.value, SegfocalError)
+        reason = text if known else f"{type(result.value).__name__}: {text}"
+        tell(f"failed: {reason}")
+    return replace(
+        pending,
+        status=status,
+        reason=reason,
+        seconds=round(result.seconds, 3),
+        pixels=pixels,
+        peak_bytes=result.peak_bytes,
     )
 
 
@@ -201,26 +186,3 @@ def _make_folder(folder: Path) -> None:
         raise OutputError(
             f"{folder}: cannot be made ({error}); expected a folder, or a place for one"
         ) from error
-
-
-def _earlier(summary: Path, outcomes: list[Outcome]) -> list[Outcome]:
-    """Return outcomes with those of an earlier summary filled in where a scan succeeded."""
-    try:
-        value = json.loads(summary.read_text(encoding="utf-8"))
-        known = {
-            (tuple(one["input"]), one["output"]): Outcome(**{**one, "input": tuple(one["input"])})
-            for one in value["outcomes"]
-        }
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise OutputError(
-            f"{summary}: no summary of an earlier run ({error}); run without --retry-failed"
-        ) from error
-    return [known.get((one.input, one.output), one) for one in outcomes]
-
-
-def _write(summary: Summary) -> None:
-    with PendingOutput(summary.path, overwrite=True) as pending:
-        with writing(summary.path):
-            text = json.dumps(summary.as_json(), indent=1, ensure_ascii=False)
-            pending.main.write_text(text + "\n", encoding="utf-8")
-        pending.commit()

@@ -1,20 +1,18 @@
-"""Lists of scans: what a folder, a pattern or a table stands for, and names for the outputs."""
+"""Lists of scans: what a folder, a pattern or a table stands for."""
 
 from __future__ import annotations
 
 import csv
 import glob
-import hashlib
 import os
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
 from segfocal.errors import ScanError, ScanNotFoundError
-from segfocal.io.formats import is_local_path, is_volume_path
+from segfocal.io.formats import is_local_path
 
-__all__ = ["ScanInput", "list_scans", "name_outputs"]
+__all__ = ["SCENE_SUFFIXES", "VOLUME_SUFFIXES", "ScanInput", "absolute", "list_scans"]
 
 SCENE_SUFFIXES = (".tif", ".tiff", ".vrt", ".jp2", ".img", ".png", ".jpg", ".jpeg", ".nc", ".zarr")
 VOLUME_SUFFIXES = (".nii", ".nii.gz", ".mgh", ".mgz")
@@ -40,6 +38,11 @@ class ScanInput:
         """What to call it: its first file."""
         return self.files[0]
 
+    @property
+    def source(self) -> str | list[str]:
+        """What to open: its file, or a list of several."""
+        return self.files[0] if len(self.files) == 1 else list(self.files)
+
 
 def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list[ScanInput]:
     """Return the scans that a list of inputs stands for, each once, in order.
@@ -52,39 +55,21 @@ def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list
 
     Raises:
         ScanNotFoundError: A folder or pattern holds no scan, or nothing was given.
-        ScanError: A table cannot be read.
+        ScanError: A table cannot be read, has a row without an input, or a scan is to have two
+            outputs.
     """
     found: dict[tuple[str, ...], ScanInput] = {}
     for one in inputs:
         for scan in _expand(one):
-            found.setdefault(tuple(_absolute(name) for name in scan.files), scan)
+            known = found.setdefault(tuple(absolute(name) for name in scan.files), scan)
+            if known.output != scan.output:
+                first, second = (one.output or "one by its name" for one in (known, scan))
+                raise ScanError(
+                    f"{scan.name}: is to have two outputs, {first} and {second}; expected it once"
+                )
     if not found:
         raise ScanNotFoundError("no scans to segment; expected files, folders or patterns")
     return list(found.values())
-
-
-def name_outputs(scans: Sequence[ScanInput]) -> list[PurePath]:
-    """Return where the output of each scan goes, relative to the folder of outputs.
-
-    ``.tif`` for scenes and ``.nii.gz`` for volumes. Outputs that would have the same name, on
-    a file system that does not tell capitals apart either, get a part of a hash of their
-    input's path.
-
-    Raises:
-        ScanError: A table sends two scans to one output, or out of the folder.
-    """
-    names = [_output_name(scan) for scan in scans]
-    counts = Counter(_folded(name) for name in names)
-    found = []
-    for scan, name in zip(scans, names, strict=True):
-        if counts[_folded(name)] > 1:
-            if scan.output is not None:
-                raise ScanError(f"{name}: is the output of two scans; expected one for each")
-            digest = hashlib.sha256(_absolute(scan.name).encode()).hexdigest()[:8]
-            stem, suffix = _split(name.name)
-            name = name.with_name(f"{stem}-{digest}{suffix}")
-        found.append(name)
-    return found
 
 
 def _expand(one: str | os.PathLike[str] | Sequence[str]) -> list[ScanInput]:
@@ -117,7 +102,7 @@ def _in_folder(folder: Path) -> list[ScanInput]:
 
 def _by_pattern(pattern: str) -> list[ScanInput]:
     paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
-    paths = [path for path in paths if path.is_file() and not path.name.startswith(".")]
+    paths = [path for path in paths if _is_there(path) and not path.name.startswith(".")]
     if not paths:
         raise ScanNotFoundError(f"{pattern}: no file matches; check the pattern")
     # Folders below the part without wildcards are kept, so that names stay apart.
@@ -140,14 +125,16 @@ def _in_table(table: Path) -> list[ScanInput]:
         found = ", ".join(name or "" for name in rows[0]) if rows else "no rows"
         raise ScanError(f"{table}: has {found}; expected a row per scan and a column 'input'")
     scans = []
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         files = tuple(
             name if not is_local_path(name) else str(table.parent / name)
             for name in (part.strip() for part in (row["input"] or "").split(";"))
             if name
         )
         if not files:
-            continue
+            if not any(value for value in row.values() if value):  # spreadsheets leave such
+                continue
+            raise ScanError(f"{table}: row {number} has no input; expected a file, or no row")
         output = (row.get("output") or "").strip() or None
         scans.append(ScanInput(files, PurePath(PurePath(files[0]).name), output))
     return scans
@@ -157,30 +144,15 @@ def _is_scan(path: Path) -> bool:
     name = path.name.lower()
     if name.startswith(".") or not name.endswith((*SCENE_SUFFIXES, *VOLUME_SUFFIXES)):
         return False
-    return path.is_file()
+    return _is_there(path)
 
 
-def _output_name(scan: ScanInput) -> PurePath:
-    if scan.output is not None:
-        place = PurePath(scan.output)
-        if place.is_absolute() or ".." in place.parts:
-            raise ScanError(f"{place}: lies outside the folder of outputs; expected a name in it")
-        return place
-    stem, _ = _split(scan.place.name)
-    suffix = ".nii.gz" if is_volume_path(scan.name) else ".tif"
-    return scan.place.with_name(f"{stem}{suffix}")
+def _is_there(path: Path) -> bool:
+    """Return whether a path is to be tried: what cannot be read is to fail, and not to vanish."""
+    is_dangling = path.is_symlink() and not path.exists()  # data that was not fetched
+    return path.is_file() or is_dangling or path.name.lower().endswith(".zarr")
 
 
-def _split(name: str) -> tuple[str, str]:
-    for suffix in sorted((*SCENE_SUFFIXES, *VOLUME_SUFFIXES), key=len, reverse=True):
-        if name.lower().endswith(suffix) and len(name) > len(suffix):
-            return name[: -len(suffix)], name[-len(suffix) :]
-    return name, ""
-
-
-def _folded(name: PurePath) -> str:
-    return str(name).casefold()
-
-
-def _absolute(name: str) -> str:
+def absolute(name: str) -> str:
+    """Return the absolute path of a file; other names are returned as they are."""
     return os.path.abspath(name) if is_local_path(name) else name

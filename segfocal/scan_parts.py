@@ -6,24 +6,39 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segfocal.engine.identified import identified
 from segfocal.engine.layers import Layers
 from segfocal.engine.parts import Part, compute_part, parse_part, part_lock
 from segfocal.engine.scratch import scratch_folder
-from segfocal.errors import OutputError
+from segfocal.engine.sweep import Progress
+from segfocal.errors import GeometryError, OutputError
+from segfocal.io import PendingOutput, Scan, open_scan
+from segfocal.io.destinations import check_is_on_file_system
 from segfocal.io.pending import writing
 from segfocal.prediction import Prediction, predict
 from segfocal.prepared import ScanSource, prepared_job
 
-__all__ = ["PartResult", "assemble", "predict_part"]
+__all__ = [
+    "REGION_PIXELS",
+    "PartResult",
+    "absolute_paths",
+    "assemble",
+    "count_parts",
+    "predict_part",
+]
 
 ORDER = "order.json"
 """File in the scratch folder that says what the parts are made from."""
 
-_FOR_ASSEMBLY = ("polygons", "simplify", "min_area", "overwrite")
+REGION_PIXELS = 8192
+"""Least length of a part along the swept axis: tiles that are run twice stay below 10 %."""
+
+_FOR_ASSEMBLY = ("polygons", "simplify", "min_area", "model_name", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -65,25 +80,70 @@ def predict_part(
         input: See :func:`~segfocal.predict`.
         output: Where the label map is to go.
         part: ``"3/8"`` for the third of eight.
-        progress: Called with tiles done and tiles in all.
+        progress: Called with tiles done and tiles in all, of those that this call runs.
         options: Further arguments of :func:`~segfocal.predict`, the same for all parts.
 
     Raises:
         GeometryError: ``part`` is no part.
+        ScanError: Nothing tells whether all parts are of the same scan (``/vsis3/``), or it
+            cannot be read.
         ModelError, ScanError, OutputError, MemoryError: See the messages.
     """
     started = time.monotonic()
     destination, one = Path(output), parse_part(part)
-    computed = {name: options[name] for name in options if name not in _FOR_ASSEMBLY}
-    layers = Layers(computed.pop("probabilities", None), computed.pop("uncertainty", False))
-    layout = computed.pop("layout", "cog")
+    computed, layers, layout = _divided(options)
     prepared = prepared_job(model, input, destinations=[destination], **computed)
     with part_lock(destination, one), prepared as (job, card):
         units = compute_part(
-            destination, job, card, one, layers=layers, layout=layout, progress=progress
+            destination,
+            job,
+            card,
+            one,
+            layers=layers,
+            layout=layout,
+            progress=None if progress is None else _of_this_part(progress),
         )
     _note_order(destination, model, input, options)
     return PartResult(destination, one.name, units, time.monotonic() - started)
+
+
+def count_parts(
+    model: Any,
+    input: ScanSource,
+    output: str | Path,
+    *,
+    parts: int | None = None,
+    **options: Any,
+) -> int:
+    """Return how many parts a scan is to be computed in: 1 when it can be done at once.
+
+    That is when it is short, or when its output is finished already.
+
+    Args:
+        model, input, output: See :func:`~segfocal.predict`.
+        parts: How many they are to be. Left out: one per :data:`REGION_PIXELS` of the scan's
+            length.
+        options: Further arguments of :func:`~segfocal.predict`.
+
+    Raises:
+        OutputExistsError: The output is there, is not the one wanted, and is to stay.
+        ModelError, ScanError, OutputError, GeometryError: As :func:`~segfocal.predict` raises.
+    """
+    if parts is not None and parts < 1:
+        raise GeometryError(f"{parts} parts; expected 1 or more")
+    destination = Path(output)
+    # Normalization or a context may be measured by a pass over the scan: not for short ones.
+    if parts == 1 or (parts is None and _is_short(input)):
+        return 1
+    computed, layers, layout = _divided(options)
+    with prepared_job(model, input, destinations=[destination], **computed) as (job, card):
+        side = job.covered[job.scan.slow_axis]
+        known = identified(destination, job, card, layers, layout)
+        if known.finished() is not None:
+            return 1
+    # Found now, and not when everything has been computed.
+    PendingOutput(destination, overwrite=options.get("overwrite", False)).check_destination()
+    return parts or max(1, (side.stop - side.start) // REGION_PIXELS)
 
 
 def assemble(
@@ -103,6 +163,7 @@ def assemble(
     Raises:
         OutputError: Parts are missing, which are named, or there are none.
     """
+    check_is_on_file_system(output)
     destination = Path(output)
     place = scratch_folder(destination) / ORDER
     try:
@@ -130,6 +191,36 @@ def assemble(
     )
 
 
+def _of_this_part(progress: Progress) -> Progress:
+    """Return a progress callback that leaves out tiles of other parts.
+
+    They count as done, and the first report is of them alone, as long as there are any.
+    """
+    before = last = 0
+    total_before = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal before, last, total_before
+        if total != total_before or done < last:  # the first report of a pass over the scan
+            before, total_before = done, total
+        last = done
+        progress(done - before, total - before)
+
+    return report
+
+
+def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], Layers, Any]:
+    """Return what the parts are computed with, what is kept beside labels, and the layout."""
+    computed = {name: options[name] for name in options if name not in _FOR_ASSEMBLY}
+    layers = Layers(computed.pop("probabilities", None), computed.pop("uncertainty", False))
+    return computed, layers, computed.pop("layout", "cog")
+
+
+def _is_short(source: ScanSource) -> bool:
+    with nullcontext(source) if isinstance(source, Scan) else open_scan(source) as scan:
+        return max(scan.shape) < 2 * REGION_PIXELS
+
+
 def _note_order(
     destination: Path, model: Any, source: ScanSource, options: Mapping[str, Any]
 ) -> None:
@@ -138,7 +229,9 @@ def _note_order(
     if not folder.is_dir():  # the output is finished
         return
     text = json.dumps(
-        {"model": _paths(model), "input": _paths(source), "options": options}, default=str, indent=1
+        {"model": absolute_paths(model), "input": absolute_paths(source), "options": options},
+        default=str,
+        indent=1,
     )
     place = folder / ORDER
     begun = place.with_name(f"{ORDER}.{os.getpid()}.new")
@@ -147,14 +240,21 @@ def _note_order(
         os.replace(begun, place)
 
 
-def _paths(value: Any) -> Any:
-    """Return paths as absolute text, for a process that is started elsewhere; None of others."""
+def absolute_paths(value: Any) -> Any:
+    """Return paths as absolute text, for a process that is started elsewhere.
+
+    Args:
+        value: A path, or a list or mapping of some. Names that are none of existing files stay.
+
+    Returns:
+        The same with text; None of anything else.
+    """
     if isinstance(value, str | os.PathLike):
         name = os.fspath(value)
         return os.path.abspath(name) if os.path.exists(name) else name
     if isinstance(value, list | tuple):
-        found = [_paths(one) for one in value]
+        found = [absolute_paths(one) for one in value]
         return None if None in found else found
     if isinstance(value, dict):
-        return {key: _paths(one) for key, one in value.items()}
+        return {key: absolute_paths(one) for key, one in value.items()}
     return None

@@ -13,10 +13,20 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-__all__ = ["end_with", "forget", "keep", "kept", "note", "release", "remove_all", "undivided"]
+__all__ = [
+    "end_with",
+    "forget",
+    "how_to_continue",
+    "keep",
+    "kept",
+    "note",
+    "release",
+    "remove_all",
+    "undivided",
+]
 
 _paths: set[Path] = set()
-_kept: set[Path] = set()
+_kept: dict[Path, str] = {}
 _depth = 0
 _end: Callable[[], object] | None = None
 
@@ -31,19 +41,24 @@ def forget(path: Path) -> None:
     _paths.discard(path.absolute())
 
 
-def keep(path: Path) -> None:
-    """Note a folder from which a later run continues."""
-    _kept.add(path.absolute())
+def keep(path: Path, how: str = "run the same command again to continue") -> None:
+    """Note a folder from which a later run continues, and what to do for it."""
+    _kept[path.absolute()] = how
 
 
 def release(path: Path) -> None:
     """Take back :func:`keep`: the folder is gone or of no more use."""
-    _kept.discard(path.absolute())
+    _kept.pop(path.absolute(), None)
 
 
 def kept() -> list[Path]:
     """Return the folders from which a later run continues."""
     return sorted(_kept)
+
+
+def how_to_continue() -> str:
+    """Return what to do so that a later run continues."""
+    return ", or ".join(sorted(set(_kept.values())))
 
 
 def remove_all() -> None:

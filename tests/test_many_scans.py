@@ -14,10 +14,12 @@ import rasterio
 from click.testing import CliRunner
 
 import segfocal as sf
+from segfocal import summaries
 from segfocal.card import Card, Channel, LabelClass
 from segfocal.cli import segfocal as command
 from segfocal.engine import contexts
-from segfocal.errors import OutputError, ScanNotFoundError
+from segfocal.errors import ModelError, OutputError, OutputInUseError, ScanNotFoundError
+from segfocal.io import PendingOutput
 from segfocal.many_scans import predict_many
 
 
@@ -111,6 +113,53 @@ def test_what_is_finished_and_undamaged_is_left_alone(folder: Path) -> None:
     assert "--overwrite" in str(other.outcomes[2].reason)
 
 
+def test_what_cannot_be_read_fails_with_a_reason(tmp_path: Path) -> None:
+    scene(tmp_path / "a.tif", 0)
+    (tmp_path / "link.tif").symlink_to("annex/link.tif")
+    (tmp_path / "v.nii.gz").symlink_to("annex/v.nii.gz")
+    (tmp_path / "store.zarr").mkdir()
+    summary = predict_many(Stub(), [tmp_path], tmp_path / "out")
+    assert [one.status for one in summary.outcomes] == ["done", "failed", "failed", "failed"]
+    reasons = {Path(one.input[0]).name: str(one.reason) for one in summary.failed}
+    assert "is a link to annex/link.tif, which is not there" in reasons["link.tif"]
+    assert "is a link to annex/v.nii.gz, which is not there" in reasons["v.nii.gz"]
+    assert "store.zarr: " in reasons["store.zarr"]
+    assert "Error:" not in "".join(reasons.values())
+
+
+def test_a_layer_and_a_scan_of_its_name_are_both_kept(tmp_path: Path) -> None:
+    scans = [
+        scene(tmp_path / name, seed) for seed, name in enumerate(("a.tif", "a.uncertainty.tif"))
+    ]
+    for _ in range(2):
+        summary = predict_many(
+            Stub(), [tmp_path], tmp_path / "out", uncertainty=True, overwrite=True
+        )
+        for scan, one in zip(scans, summary.outcomes, strict=True):
+            with rasterio.open(one.output) as labels:
+                np.testing.assert_array_equal(labels.read(1), labels_of(scan))
+    assert summary.count("unchanged") == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux tells")
+def test_the_peak_of_a_scan_is_its_own(folder: Path) -> None:
+    class Hungry(Stub):
+        scans = 0
+
+        def __call__(self, values, valid):
+            Hungry.scans += 1
+            np.ones((1 if Hungry.scans != 2 else 400) * 10**6, np.uint8)
+            return super().__call__(values, valid)
+
+    summary = predict_many(
+        Hungry(), sorted(folder.glob("good*.tif")), folder / "out", tile=128, overlap=0
+    )
+    assert Hungry.scans == 4  # a tile each
+    before, hungry, *after = (one.peak_bytes for one in summary.outcomes)
+    assert 350e6 < hungry - before < 450e6
+    assert all(one < before + 50e6 for one in after)
+
+
 def test_retrying_runs_what_failed_only(folder: Path) -> None:
     first = predict_many(Stub(), [folder], folder / "out")
     scene(folder / "text.tif", 7)
@@ -127,6 +176,102 @@ def test_retrying_runs_what_failed_only(folder: Path) -> None:
     assert again.outcomes[1:5] == first.outcomes[1:5]
     with pytest.raises(OutputError, match="without --retry-failed"):
         predict_many(Stub(), [folder], folder / "elsewhere", retry_failed=True)
+
+
+def summary_in(folder: Path) -> dict:
+    return json.loads((folder / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, ValueError])
+def test_an_interrupted_run_leaves_no_older_summary(folder: Path, error: type) -> None:
+    predict_many(Stub(), [folder], folder / "out")
+    seen: list[dict] = []
+
+    def stop(done: int, total: int) -> None:
+        seen.append(summary_in(folder / "out"))
+        if done == 2:
+            raise error
+
+    with pytest.raises(error):
+        predict_many(Stub("new"), [folder], folder / "out", overwrite=True, progress=stop)
+    assert seen[0]["pending"] == 6  # at the start, before any is written in between
+    left = summary_in(folder / "out")
+    assert (left["failed"], left["done"], left["pending"]) == (1, 1, 4)
+    assert left["run"]["model_hashes"] == ["new"]
+    again = predict_many(
+        Stub("new"), [folder], folder / "out", overwrite=True, retry_failed=True, batch_size=1
+    )
+    assert (again.count("done"), again.count("failed")) == (4, 2)
+    for i in range(4):
+        model = json.loads((folder / "out" / f"good {i}.tif.json").read_text())["model"]
+        assert model == "new"
+
+
+def test_retrying_refuses_a_summary_of_another_run(folder: Path) -> None:
+    predict_many(Stub(), [folder], folder / "out", blend="hann")
+    before = (folder / "out" / "summary.json").read_bytes()
+    for model, options, message in (
+        (Stub("new"), {"blend": "hann"}, r"with another model \(Stub\)"),
+        (Stub(), {}, "with other parameters: blend hann;"),
+        (Stub(), {"blend": "hann", "halo": 8}, "with other parameters: halo 0;"),
+    ):
+        with pytest.raises(OutputError, match=message):
+            predict_many(model, [folder], folder / "out", retry_failed=True, **options)
+        assert (folder / "out" / "summary.json").read_bytes() == before
+    # What the command gives as it is when left out is the same.
+    again = predict_many(
+        Stub(), [folder], folder / "out", retry_failed=True, blend="hann", fill_holes=(), halo=0
+    )
+    assert again.count("done") == 4
+
+
+def test_retrying_does_what_is_not_there_any_more(folder: Path) -> None:
+    first = predict_many(Stub(), [folder], folder / "out")
+    lost = Path(first.outcomes[2].output)
+    content = lost.read_bytes()
+    lost.unlink()
+    again = predict_many(Stub(), [folder], folder / "out", retry_failed=True, overwrite=True)
+    assert again.count("done") == 4
+    assert lost.read_bytes() == content
+
+
+def test_a_summary_that_cannot_be_written_meanwhile_stops_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(summaries, "SECONDS_BETWEEN_SUMMARIES", 0)
+    monkeypatch.setattr(summaries, "TIMES_AS_LONG", 0)
+    told: list[str] = []
+    pending: list[int] = []
+    place, aside = folder / "out" / "summary.json", folder / "aside.json"
+
+    def step(done: int, total: int) -> None:
+        if not place.is_dir():
+            pending.append(summary_in(folder / "out")["pending"])
+        if done == 2:  # nothing can be moved to its place
+            place.rename(aside)
+            place.mkdir()
+        if done == 4:
+            place.rmdir()
+
+    summary = predict_many(Stub(), [folder], folder / "out", notice=told.append, progress=step)
+    assert summary.count("done") == 4
+    assert pending == [5, 4, 1, 0]
+    assert summary_in(folder / "out")["done"] == 4
+    (line,) = [one for one in told if one.startswith("goes on without")]
+    assert "is a folder" in line
+    assert "tried again later" in line
+
+
+def test_a_summary_in_use_is_an_error_at_the_end_only(folder: Path) -> None:
+    told: list[str] = []
+    (folder / "out").mkdir()
+    with (
+        PendingOutput(folder / "out" / "summary.json"),
+        pytest.raises(OutputInUseError, match="another run"),
+    ):
+        predict_many(Stub(), [folder], folder / "out", notice=told.append)
+    assert len(list((folder / "out").glob("good*.tif"))) == 4
+    assert sum(one.startswith("goes on without") for one in told) == 1
 
 
 def test_a_bug_in_the_model_is_a_failure_of_its_scan(folder: Path) -> None:
@@ -146,6 +291,9 @@ def test_nothing_is_begun_when_it_cannot_be_finished(folder: Path) -> None:
     assert not (folder / "out").exists()
     with pytest.raises(OutputError, match="expected a folder"):
         predict_many(Stub(), [folder], folder / "text.tif")
+    with pytest.raises(ModelError, match="expected serial or ray"):
+        predict_many(Stub(), [folder], folder / "out", executor="spark")
+    assert not (folder / "out").exists()
 
 
 def test_volumes_and_lists_of_files(tmp_path: Path) -> None:
@@ -184,6 +332,22 @@ def test_the_command_tells_and_its_exit_code_too(
     assert two.exit_code == 2
     assert "folder as OUTPUT" in two.stderr
     assert invoke("m.keras", folder / "nothing*.tif", "-o", folder / "x").exit_code == 2
+
+
+def test_a_shard_is_of_one_scan(folder: Path) -> None:
+    (folder / "t.csv").write_text("input\ngood 1.tif\n")
+    before = sorted(folder.iterdir())
+    for many in (folder, folder / "good*.tif", folder / "t.csv"):
+        done = invoke("m.keras", many, "-o", folder / "o.tif", "--shard", "1/2")
+        assert done.exit_code == 2
+        assert done.stderr.count("\n") == 1
+        assert f"{many}: stands for many scans, and --shard is a part of one" in done.stderr
+    assert sorted(folder.iterdir()) == before
+
+
+def test_help_names_the_exit_codes() -> None:
+    text = " ".join(CliRunner().invoke(command, ["--help"]).output.split())
+    assert "0 done, 1 some scans failed or a check found faults, 2 bad input or usage" in text
 
 
 @pytest.mark.slow

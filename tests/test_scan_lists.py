@@ -7,7 +7,8 @@ from pathlib import Path, PurePath
 import pytest
 
 from segfocal.errors import ScanError, ScanNotFoundError
-from segfocal.scan_lists import list_scans, name_outputs
+from segfocal.output_names import name_outputs
+from segfocal.scan_lists import list_scans
 
 
 def touch(folder: Path, *names: str) -> list[Path]:
@@ -60,6 +61,59 @@ def test_outputs_never_collide(tmp_path):
     assert sorted(outputs(*paths[::-1])) == sorted(names)
 
 
+def test_scans_that_share_a_first_file_have_names_of_their_own(tmp_path):
+    touch(tmp_path, "base.tif", "rest1.tif", "rest2.tif")
+    (tmp_path / "scans.csv").write_text("input\nbase.tif;rest1.tif\nbase.tif;rest2.tif\n")
+    names = outputs(tmp_path / "scans.csv")
+    assert len(set(names)) == 2
+    assert all(name.startswith("base-") for name in names)
+
+
+def test_nothing_is_named_like_a_file_beside_another_output(tmp_path):
+    touch(tmp_path, "a.tif", "A.Uncertainty.tif", "a.probabilities.tif", "b.uncertainty.tif")
+    names = outputs(tmp_path)
+    assert [name for name in names if "-" not in name] == ["a.tif", "b.uncertainty.tif"]
+    assert sorted(name.split("-")[0] for name in names if "-" in name) == [
+        "A.Uncertainty", "a.probabilities"
+    ]  # fmt: skip
+    touch(tmp_path / "v", "a.nii.gz", "a.uncertainty.nii")
+    names = outputs(tmp_path / "v")
+    assert names[0] == "a.nii.gz"
+    assert names[1].startswith("a.uncertainty-")
+
+
+def test_a_table_may_not_send_an_output_beside_another(tmp_path):
+    (tmp_path / "t.csv").write_text("input,output\na.tif,o.tif\nb.tif,o.uncertainty.tif\n")
+    with pytest.raises(ScanError, match=r"o\.uncertainty\.tif: .*stands beside the output"):
+        outputs(tmp_path / "t.csv")
+    (tmp_path / "v.csv").write_text("input,output\na.nii,o.nii\nb.nii,o.nii.gz\n")
+    with pytest.raises(ScanError, match="expected a name of its own"):  # both of o.ctbl
+        outputs(tmp_path / "v.csv")
+    (tmp_path / "p.csv").write_text("input,output\na.tif,o.tif\nb.tif,o.tiff\n")
+    scans = list_scans([tmp_path / "p.csv"])
+    assert [str(name) for name in name_outputs(scans)] == ["o.tif", "o.tiff"]
+    with pytest.raises(ScanError, match="expected a name of its own"):  # both of o.gpkg
+        name_outputs(scans, ".gpkg")
+
+
+def test_rows_of_nothing_at_all_are_passed_over(tmp_path):
+    (tmp_path / "t.csv").write_text("input,output\na.tif,o.tif\n,\na.tif,o.tif\n")
+    assert outputs(tmp_path / "t.csv") == ["o.tif"]
+
+
+@pytest.mark.parametrize("pattern", ["{}", "{}/*", "{}/**/*"])
+def test_what_cannot_be_read_does_not_vanish(pattern, tmp_path):
+    touch(tmp_path, "a.tif")
+    (tmp_path / "link.tif").symlink_to(tmp_path / "annex" / "link.tif")
+    (tmp_path / "loop.tif").symlink_to(tmp_path / "loop.tif")
+    (tmp_path / "store.zarr").mkdir()
+    (tmp_path / "folder").mkdir()
+    scans = list_scans([pattern.format(tmp_path)])
+    assert [Path(scan.name).name for scan in scans] == [
+        "a.tif", "link.tif", "loop.tif", "store.zarr"
+    ]  # fmt: skip
+
+
 def test_a_scan_is_listed_once(tmp_path):
     touch(tmp_path, "a.tif", "b.tif")
     assert outputs(tmp_path / "a.tif", tmp_path, f"{tmp_path}/*.tif") == ["a.tif", "b.tif"]
@@ -85,6 +139,10 @@ def test_nothing_to_segment_is_told(inputs, tmp_path):
         ("scan\na.tif\n", "has scan; expected a row per scan and a column 'input'"),
         ("input,output\na.tif,../a.tif\n", "outside the folder"),
         ("input,output\na.tif,o.tif\nb.tif,O.tif\n", "output of two scans"),
+        ("id,input\n1,a.tif\n2,\n", "row 2 has no input"),
+        ("id,input\n1,a.tif\n2, ; \n", "row 2 has no input"),
+        ("input,output\na.tif,o.tif\na.tif,p.tif\n", "two outputs, o.tif and p.tif"),
+        ("input,output\na.tif,o.tif\na.tif,\n", "two outputs, o.tif and one by its name"),
     ],
 )
 def test_tables_that_cannot_be_followed(text, message, tmp_path):

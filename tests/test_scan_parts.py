@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from pathlib import Path
 
 import nibabel as nib
@@ -18,7 +19,8 @@ from segfocal.card import Card, Channel, LabelClass
 from segfocal.cli import segfocal as command
 from segfocal.engine import contexts
 from segfocal.engine.parts import Part, parse_part
-from segfocal.errors import GeometryError, OutputError
+from segfocal.errors import GeometryError, OutputError, OutputExistsError
+from segfocal.scan_parts import REGION_PIXELS, count_parts
 
 
 class Neighbours:
@@ -84,6 +86,39 @@ def test_parts_of_a_scene_give_the_bytes_of_an_undivided_run(
     done = sf.assemble(output, model=Neighbours())
     assert done.sha256 == digest(output) == digest(tmp_path / "whole.tif")
     assert not (tmp_path / ".parts.tif.scratch").exists()
+
+
+def test_tiles_run_twice_are_below_a_tenth_for_parts_of_the_default_length(tmp_path: Path) -> None:
+    """Tiles of 512 with the default overlap; the progress counts those that are run."""
+    rows = 3 * REGION_PIXELS + 100
+    with rasterio.open(
+        tmp_path / "long.tif", "w", driver="GTiff", width=40, height=rows, count=1, dtype="uint8",
+        crs="EPSG:32633", transform=rasterio.Affine(10, 0, 0, 0, -10, 0), compress="deflate",
+    ) as out:  # fmt: skip
+        out.write(np.random.default_rng(0).integers(0, 30, (rows, 40), np.uint8), 1)
+    output, options = tmp_path / "labels.tif", {"tile": 512, "overlap": 128}
+    source = tmp_path / "long.tif"
+    assert count_parts(Neighbours(), source, output, **options) == 3
+    run = []
+    for number in (1, 2, 3):
+        steps: list[tuple[int, int]] = []
+        sf.predict_part(
+            Neighbours(), source, output, f"{number}/3", **options,
+            progress=lambda *step, steps=steps: steps.append(step),
+        )  # fmt: skip
+        assert steps[0][0] == 0
+        assert steps[-1][0] == steps[-1][1]
+        run.append(steps[-1][1])
+    done = sf.assemble(output, model=Neighbours())
+    assert done.tiles == math.ceil((rows - 128) / 384)
+    assert sum(run) == done.tiles + 2  # a row of tiles at each border
+    assert sum(run) < 1.1 * done.tiles
+    assert count_parts(Neighbours(), source, output, **options) == 1  # it is finished
+    with pytest.raises(OutputExistsError):
+        count_parts(Neighbours(name="another"), source, output, **options)
+    again = {**options, "overwrite": True}
+    assert count_parts(Neighbours(name="another"), source, output, **again) == 3
+    assert count_parts(Neighbours(name="another"), source, output, parts=7, **again) == 7
 
 
 def test_parts_of_a_volume_and_of_a_region_and_more_layers(
@@ -177,3 +212,38 @@ def test_shards_by_the_command(
     sf.predict(Neighbours(), scene, tmp_path / "whole.tif", min_size="5")
     assert digest(output) == digest(tmp_path / "whole.tif")
     assert run("predict", "m.keras", scene, scene, "-o", "x", "--shard", "1/2").exit_code == 2
+
+
+def test_another_processor_may_assemble(scene, tmp_path, monkeypatch):
+    whole = sf.predict(Neighbours(), scene, tmp_path / "whole.tif")
+    output = tmp_path / "labels.tif"
+    for part in ("1/2", "2/2"):
+        sf.predict_part(Neighbours(), scene, output, part)
+    there = json.loads((tmp_path / "whole.tif.json").read_text())["processor"]
+    monkeypatch.setattr("segfocal.engine.job.processor", lambda: "another")
+    done = sf.assemble(output, model=Neighbours())
+    assert done.sha256 == whole.sha256
+    assert json.loads((tmp_path / "labels.tif.json").read_text())["processor"] == there
+
+
+def test_parts_of_something_else_are_not_removed(scene, tmp_path):
+    output = tmp_path / "labels.tif"
+    for part in ("1/2", "2/2"):
+        sf.predict_part(Neighbours(), scene, output, part)
+    kept = {path.name: path.read_bytes() for path in (tmp_path / ".labels.tif.scratch").iterdir()}
+    assert len(kept) > 3
+    with pytest.raises(OutputError, match="before the model changed"):
+        sf.assemble(output, model=Neighbours(name="other"))
+    before = scene.stat()
+    os.utime(scene, (1, 1))
+    with pytest.raises(OutputError, match="before the input changed"):
+        sf.assemble(output, model=Neighbours())
+    after = {path.name: path.read_bytes() for path in (tmp_path / ".labels.tif.scratch").iterdir()}
+    assert after == kept
+    os.utime(scene, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert sf.assemble(output, model=Neighbours()).sha256
+
+
+def test_an_output_on_object_storage_is_not_assembled():
+    with pytest.raises(OutputError, match="/vsis3/"):
+        sf.assemble("/vsis3/bucket/labels.tif", model=Neighbours())
