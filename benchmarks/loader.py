@@ -125,11 +125,10 @@ def measure(folder, document, patch, batch_size, options):
         alone.close()
         memory = PatchBatches(lambda epoch, number: kept[number % len(kept)], steps)
         model.fit(memory, epochs=1, verbose=0, shuffle=False)  # compiled here
+        loader = PatchBatches(made.get, steps)
         for turn in range(options.rounds):
-            for name, source in (
-                ("in memory", memory),
-                ("loader", PatchBatches(made.get, steps, epoch=turn)),
-            ):
+            loader.epoch = turn
+            for name, source in (("in memory", memory), ("loader", loader)):
                 model.fit(source, verbose=0, shuffle=False, callbacks=[clocks[name]])
     return (*(clocks[name].seconds for name in ("in memory", "loader")), loader_alone)
 
