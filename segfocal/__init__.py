@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from segfocal.card import Card as Card
     from segfocal.clusters import predict_on_cluster as predict_on_cluster
     from segfocal.conversion import convert_weights as convert_weights
+    from segfocal.cross_validation import cross_validate as cross_validate
     from segfocal.data.plan import Plan as Plan
     from segfocal.data.plan import load_plan as load_plan
     from segfocal.data.plan import save_plan as save_plan
@@ -64,6 +65,7 @@ _HOME = {
     "calibrate": "segfocal.engine.contexts",
     "check_spec": "segfocal.spec_check",
     "convert_weights": "segfocal.conversion",
+    "cross_validate": "segfocal.cross_validation",
     "draft_spec": "segfocal.spec_drafts",
     "evaluate": "segfocal.evaluation",
     "export": "segfocal.exporting",
@@ -94,6 +96,7 @@ _WITH_KERAS = {
     "FocalNet",
     "FocalUNet",
     "convert_weights",
+    "cross_validate",
     "evaluate",
     "from_pretrained",
     "load_encoder",

@@ -122,7 +122,7 @@ def test_the_space_for_units_and_layers_is_asked_for_before_the_first_tile(
     free = pixels * 5 // 4 if not layers else 30 * pixels
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
     model = Stub()
-    with pytest.raises(OutputError, match="[kM]B are needed"):
+    with pytest.raises(OutputError, match=r"[kM]B are needed"):
         sf.predict(model, scene, tmp_path / "labels.tif", **layers)
     assert model.tiles == 0
     assert list(tmp_path.iterdir()) == []

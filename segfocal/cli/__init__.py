@@ -21,7 +21,7 @@ from segfocal.cli.spec import spec
 from segfocal.cli.stopping import catch_signals
 from segfocal.cli.train import train
 from segfocal.errors import SegfocalError, SegfocalWarning
-from segfocal.unfinished import kept
+from segfocal.unfinished import how_to_continue, kept
 from segfocal.version import __version__
 
 __all__ = ["main", "segfocal"]
@@ -40,7 +40,7 @@ class _Group(click.Group):
             if isinstance(error, MemoryError):
                 text = f"out of memory; choose smaller tiles, patches or batches ({text})"
             if kept():
-                text += "; what is finished is kept: the same command continues"
+                text += f"; what is finished is kept: {how_to_continue()}"
             click.echo(f"segfocal: error: {text}", err=True)
             ctx.exit(2)
 
@@ -51,9 +51,10 @@ class _Group(click.Group):
 def segfocal(debug: bool) -> None:
     """Segment scans too large for memory: GeoTIFF scenes and NIfTI volumes.
 
-    Start with `segfocal demo`. Exit codes: 0 done, 2 bad input or usage, 129, 130 or 143
-    stopped by SIGHUP, Ctrl-C or SIGTERM. A stopped or killed command leaves nothing
-    half-written; `predict` and `evaluate` continue when they are run again.
+    Start with `segfocal demo`. Exit codes: 0 done, 1 some scans failed or a check found
+    faults, 2 bad input or usage, 129, 130 or 143 stopped by SIGHUP, Ctrl-C or SIGTERM. A
+    stopped or killed command leaves nothing half-written; `predict` and `evaluate` continue
+    when they are run again, `train` with --resume.
     """
 
 

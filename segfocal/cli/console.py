@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import click
 
-__all__ = ["OVERWRITE", "PATH", "Sides", "progress_bar", "tell", "tiling_options"]
+__all__ = ["OVERWRITE", "PATH", "ROOT", "Sides", "progress_bar", "tell", "tiling_options"]
 
 PATH = click.Path(path_type=Path)
 
 OVERWRITE = click.option("--overwrite", is_flag=True, help="Replace existing output.")
 
-Report = Callable[[str, int, int], None]
+ROOT = click.option("--root", type=PATH, help="Folder of the data, in place of the spec's own.")
+
+
+class Report(Protocol):
+    """Draws how much of something is done, with a note beside it."""
+
+    def __call__(self, what: str, done: int, total: int, note: str = "") -> None: ...
 
 
 class Sides(click.ParamType):
@@ -134,10 +141,10 @@ def tell(text: str) -> None:
 
 @contextmanager
 def progress_bar(quiet: bool = False) -> Iterator[Report]:
-    """Yield a function ``(what, done, total)`` that draws bars on stderr.
+    """Yield a function ``(what, done, total, note="")`` that draws bars on stderr.
 
-    A bar shows the share done, the rate and the time that remains. Off a terminal nothing is
-    drawn.
+    A bar shows the share done, the rate, the time that remains and the note. Off a terminal
+    nothing is drawn.
     """
     from rich.console import Console
     from rich.progress import (
@@ -158,7 +165,7 @@ def progress_bar(quiet: bool = False) -> Iterator[Report]:
 
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
-        yield lambda what, done, total: None
+        yield lambda what, done, total, note="": None
         return
     columns = (
         TextColumn("{task.description}"),
@@ -166,13 +173,14 @@ def progress_bar(quiet: bool = False) -> Iterator[Report]:
         MofNCompleteColumn(),
         Rate(),
         TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}", style="dim"),
     )
     with Progress(*columns, console=console) as bars:
         tasks: dict[str, int] = {}
 
-        def report(what: str, done: int, total: int) -> None:
+        def report(what: str, done: int, total: int, note: str = "") -> None:
             if what not in tasks:
-                tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)  # type: ignore[arg-type]
+                tasks[what] = bars.add_task(what, total=total, note=note)
+            bars.update(tasks[what], completed=done, total=total, note=note)  # type: ignore[arg-type]
 
         yield report

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tell, tiling_options
-
-if TYPE_CHECKING:
-    from segfocal.scores import Evaluation
+from segfocal.cli.console import OVERWRITE, PATH, ROOT, progress_bar, tell, tiling_options
+from segfocal.cli.score_table import print_scores
 
 
 @click.command()
@@ -19,6 +17,7 @@ if TYPE_CHECKING:
 @click.argument("spec", type=PATH)
 @click.option("--split", default="test", show_default=True)
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for label maps and scores.")
+@ROOT
 @click.option(
     "--distances/--no-distances",
     default=True,
@@ -34,7 +33,8 @@ if TYPE_CHECKING:
 @click.option(
     "--calibration",
     is_flag=True,
-    help="Measure whether probabilities can be taken at their word. Runs the network once more.",
+    help="Measure whether probabilities can be taken at their word. Runs the network once more. "
+    "Not of regions that overlap.",
 )
 @tiling_options
 @OVERWRITE
@@ -44,6 +44,7 @@ def evaluate(
     spec: Path,
     split: str,
     output: Path,
+    root: Path | None,
     distances: bool,
     tolerance: float | None,
     calibration: bool,
@@ -54,14 +55,14 @@ def evaluate(
     """Segment the scans of a split of SPEC with MODEL and score them against their labels.
 
     The output folder gets a label map per case, scores.json, scores.csv and the report,
-    scores.html.
+    scores.html. With task: regions it also gets the probabilities of each case.
 
     Example: segfocal evaluate runs/landcover/model.keras data_specs/nc_landcover.yaml
     -o runs/landcover/test
     """
     import segfocal
 
-    dataset = segfocal.load_spec(spec)
+    dataset = segfocal.load_spec(spec, root=root)
     with progress_bar() as report:
         result = segfocal.evaluate(
             model,
@@ -79,53 +80,7 @@ def evaluate(
     if as_json:
         click.echo(json.dumps(result.as_json(), indent=2))
         return
-    _print_table(result)
+    print_scores(result)
     for note in result.notes:
         click.echo(f"note: {note}")
     click.echo(f"report: {output / 'scores.html'}")
-
-
-def _print_table(result: Evaluation) -> None:
-    """Print a row per class, and the means."""
-    scores = result.as_json()
-    measured = result.tolerance is not None
-    width = max(len(name) for name in (*result.classes, "mean"))
-    head = f"{'':{width}}{'IoU':>8}{'Dice':>8}{'prec.':>8}{'recall':>8}"
-    head += f"{'HD95':>10}{'NSD':>8}" if measured else ""
-    click.echo(f"{head}{'pixels':>14}")
-    for row in scores["classes"]:
-        line = f"{row['name']:{width}}"
-        line += "".join(f"{_text(row[name]):>8}" for name in ("iou", "dice", "precision", "recall"))
-        if measured:
-            over = row["over_cases"]
-            line += f"{_text(over['hd95']['mean'], 2):>10}{_text(over['nsd']['mean']):>8}"
-        click.echo(f"{line}{row['pixels']:>14}")
-    line = f"{'mean':{width}}{_text(scores['mean_iou']):>8}{_text(scores['mean_dice']):>8}"
-    line += " " * (34 if measured else 16)
-    click.echo(f"{line}{scores['pixels']:>14}")
-    click.echo(f"accuracy {_with_interval(scores, 'accuracy')}")
-    cases = len(result.cases)
-    if result.background is not None:
-        over = "case" if cases == 1 else f"{cases} cases"
-        click.echo(f"foreground Dice over {over} {_with_interval(scores, 'foreground_dice')}")
-    if measured:
-        click.echo(
-            f"HD95 in {result.distance_unit}, NSD within {result.tolerance:g} "
-            f"{result.distance_unit}" + (": means over cases" if cases > 1 else "")
-        )
-    if result.calibration is not None:
-        calibration = scores["calibration"]
-        temperature = _text(calibration["temperature"], 2)
-        click.echo(f"calibration error {_text(calibration['ece'])}, best temperature {temperature}")
-
-
-def _with_interval(scores: dict[str, Any], name: str) -> str:
-    interval = scores["intervals"][name]
-    if interval is None:
-        return _text(scores[name])
-    low, high = (_text(bound) for bound in interval)
-    return f"{_text(scores[name])} (95 % interval {low} to {high})"
-
-
-def _text(score: float | None, digits: int = 3) -> str:
-    return "-" if score is None else f"{score:.{digits}f}"

@@ -25,9 +25,20 @@ def info(path: str, as_json: bool) -> None:
     result = found.get("provenance", {}).get("result", {})
     classes = result.pop("classes", [])
     for key, value in {**found, **(card or {})}.items():
-        click.echo(f"{key + ':':18}{_line(value)}")
+        if key == "provenance":
+            _show_provenance(value)
+        else:
+            click.echo(f"{key + ':':18}{_line(value)}")
     if classes:
         click.echo(class_table(classes, result.get("invalid_pixels", 0)))
+
+
+def _show_provenance(provenance: dict[str, Any]) -> None:
+    """Print where a label map comes from, a line for each thing known."""
+    click.echo("provenance:")
+    for key, value in provenance.items():
+        if value not in (None, "", [], {}) and key not in ("kind", "format"):
+            click.echo(f"  {key + ':':16}{_line(value)}")
 
 
 def _line(value: Any) -> str:
@@ -37,7 +48,9 @@ def _line(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(str(item) for item in value)
     if isinstance(value, dict):
-        return "; ".join(f"{key} {_line(item)}" for key, item in value.items())
+        return "; ".join(
+            f"{key} {_line(item)}" for key, item in value.items() if item not in (None, "", [], {})
+        )
     return "-" if value is None else str(value)
 
 

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from segfocal.cli.cluster import stdout_for_results
 from segfocal.cli.console import progress_bar, tell
 
 if TYPE_CHECKING:
-    from segfocal.many_scans import Summary
+    from segfocal.summaries import Summary
 
-__all__ = ["means_many", "predict_many"]
+__all__ = ["means_many", "predict_many", "stands_for_many"]
 
 _LINES = 20
 
@@ -28,9 +29,16 @@ def means_many(inputs: tuple[str, ...], output: Path, text: str) -> bool:
         output: Where the output goes.
         text: The same as it was typed: a slash at its end means a folder.
     """
-    if len(inputs) != 1 or output.is_dir() or text.endswith(("/", os.sep)):
-        return True
-    (one,) = inputs
+    return (
+        len(inputs) != 1
+        or output.is_dir()
+        or text.endswith(("/", os.sep))
+        or stands_for_many(inputs[0])
+    )
+
+
+def stands_for_many(one: str) -> bool:
+    """Return True for a folder, a table or a pattern."""
     if os.path.exists(one):
         return os.path.isdir(one) or one.lower().endswith((".csv", ".tsv"))
     return "://" not in one and glob.has_magic(one)
@@ -42,12 +50,13 @@ def predict_many(
     """Segment many scans and print what became of them; return whether all went well."""
     import segfocal
 
-    with progress_bar() as report:
+    with stdout_for_results(), progress_bar() as report:
         summary = segfocal.predict_many(
             model,
             inputs,
             folder,
             progress=lambda done, total: report("scans", done, total),
+            tile_progress=lambda done, total: report("tiles", done, total),
             notice=tell,
             **options,
         )
@@ -60,7 +69,8 @@ def predict_many(
 
 def _print(summary: Summary) -> None:
     for outcome in summary.failed[:_LINES]:
-        click.echo(f"failed  {outcome.input[0]}: {outcome.reason}")
+        name, reason = outcome.input[0], outcome.reason or ""
+        click.echo(f"failed  {reason if reason.startswith(name) else f'{name}: {reason}'}")
     if len(summary.failed) > _LINES:
         click.echo(f"... and {len(summary.failed) - _LINES} more")
     pixels = sum(outcome.pixels for outcome in summary.outcomes)

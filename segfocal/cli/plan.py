@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
 
-from segfocal.cli.console import OVERWRITE, PATH, Sides
+from segfocal.cli.console import OVERWRITE, PATH, ROOT, Sides
 from segfocal.errors import OutputExistsError
 from segfocal.presets import PRESETS
 
@@ -15,6 +16,7 @@ from segfocal.presets import PRESETS
 @click.command()
 @click.argument("spec", type=PATH)
 @click.option("-o", "--output", type=PATH, required=True, help="YAML file to write.")
+@ROOT
 @click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "gpu"]),
@@ -42,6 +44,7 @@ from segfocal.presets import PRESETS
 def plan(
     spec: Path,
     output: Path,
+    root: Path | None,
     device: str,
     memory: str | None,
     preset: str | None,
@@ -67,7 +70,7 @@ def plan(
         raise OutputExistsError(
             f"{output}: exists already; choose another name, or pass --overwrite to replace it"
         )
-    dataset = segfocal.load_spec(spec)
+    dataset = segfocal.load_spec(spec, root=root)
     made = segfocal.make_plan(
         dataset,
         preset=preset,
@@ -87,6 +90,22 @@ def plan(
     click.echo(
         f"{output}: {made.preset}, {made.steps} steps of {made.batch_size} patches, {sides} pixels"
     )
-    width = max(len(key) for key in made.reasons)
-    for key, reason in made.reasons.items():
+    lines = _lines(made.reasons)
+    width = max(len(key) for key, _ in lines)
+    for key, reason in lines:
         click.echo(f"  {key:{width}}  {reason}")
+
+
+def _lines(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return what to print for each reason: channels that are normalized alike share a line."""
+    alike: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        if key.startswith("normalization."):
+            alike.setdefault(reason, []).append(key.removeprefix("normalization."))
+    lines = []
+    for key, reason in reasons.items():
+        if not key.startswith("normalization."):
+            lines.append((key, reason))
+        elif reason in alike:
+            lines.append(("normalization", f"{', '.join(alike.pop(reason))}: {reason}"))
+    return lines

@@ -10,9 +10,10 @@ from typing import Any
 import click
 
 from segfocal.cli.class_table import class_table
+from segfocal.cli.cluster import cluster_arguments, cluster_options, stdout_for_results
 from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tell, tiling_options
-from segfocal.cli.many import means_many, predict_many
-from segfocal.errors import OutputError
+from segfocal.cli.many import means_many, predict_many, stands_for_many
+from segfocal.errors import OutputError, ScanError
 
 
 @click.command()
@@ -28,7 +29,8 @@ from segfocal.errors import OutputError
 @click.option(
     "--retry-failed",
     is_flag=True,
-    help="Of many scans, only run those that an earlier run's summary.json says have failed.",
+    help="Of many scans, only run those that summary.json of an earlier run, of the same model "
+    "with the same parameters, says have failed or were not reached.",
 )
 @click.option(
     "--channels-from",
@@ -143,6 +145,7 @@ from segfocal.errors import OutputError
     help="Compute only the I-th of N parts of the scan, into .OUTPUT.scratch, which all processes "
     "must see; `segfocal assemble OUTPUT` makes the label map of them.",
 )
+@cluster_options
 @click.option(
     "--local-only",
     is_flag=True,
@@ -169,7 +172,8 @@ def predict(
     Several inputs, a folder, a pattern such as 'scenes/*.tif' or a table (.csv with a column
     input) are segmented one after the other into the folder OUTPUT: one that fails does not stop
     the others, finished ones are skipped, and OUTPUT/summary.json tells what became of each. The
-    exit code is 1 when some failed.
+    exit code is 1 when some failed. With --executor ray they are shared among the processes of
+    a Ray cluster, which also works on parts of one long scan at a time.
 
     MODEL is a .keras file, or an .onnx or .xml file made by `segfocal export`. INPUT is
     anything GDAL or nibabel opens. The output appears only when it is complete, with
@@ -181,13 +185,21 @@ def predict(
     """
     import segfocal
 
+    if not output.strip():
+        raise click.UsageError("-o is empty; expected the path of a file or folder")
     if local_only:
         segfocal.forbid_network()
+    cluster = cluster_arguments(options)
     models = [model, *ensemble] if ensemble else model
     source = [*inputs, *more] if more else inputs[0]
     if shard is not None:
-        if len(inputs) != 1 or retry_failed:
-            raise click.UsageError("--shard goes with one INPUT")
+        if len(inputs) != 1 or retry_failed or cluster["executor"] != "serial":
+            raise click.UsageError("--shard goes with one INPUT and --executor serial")
+        if stands_for_many(inputs[0]):
+            raise ScanError(
+                f"{inputs[0]}: stands for many scans, and --shard is a part of one; expected one "
+                "scan, or without --shard a part of the list for each process"
+            )
         _predict_part(models, source, output, shard, as_json, overwrite=overwrite, **options)
         return
     if means_many(inputs, Path(output), output):
@@ -199,22 +211,30 @@ def predict(
                 f"{output}: one file for {', '.join(inputs[:2])}; expected a file as INPUT, or a "
                 "folder as OUTPUT for many"
             )
-        options.update(overwrite=overwrite, retry_failed=retry_failed)
+        options.update(overwrite=overwrite, retry_failed=retry_failed, **cluster)
         if not predict_many(models, inputs, Path(output), as_json, **options):
             sys.exit(1)
         return
     if retry_failed:
         raise click.UsageError("--retry-failed goes with many scans and a folder as OUTPUT")
-    with progress_bar() as report:
-        result = segfocal.predict(
-            models,
-            source,
-            output,
-            overwrite=overwrite,
-            progress=lambda done, total: report("tiles", done, total),
-            notice=tell,
-            **options,
-        )
+    with stdout_for_results(), progress_bar() as report:
+
+        def tiles(done: int, total: int) -> None:
+            report("tiles", done, total)
+
+        options.update(overwrite=overwrite, notice=tell)
+        if cluster.pop("executor") == "serial":
+            result = segfocal.predict(models, source, output, progress=tiles, **options)
+        else:
+            result = segfocal.predict_on_cluster(
+                models,
+                source,
+                output,
+                progress=lambda done, total: report("units", done, total),
+                tile_progress=tiles,
+                **cluster,
+                **options,
+            )
     if as_json:
         value = {
             "output": str(result.output),

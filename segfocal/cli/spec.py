@@ -7,9 +7,7 @@ from pathlib import Path
 
 import click
 
-from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tell
-
-ROOT = click.option("--root", type=PATH, help="Folder of the data, in place of the spec's own.")
+from segfocal.cli.console import OVERWRITE, PATH, ROOT, progress_bar, tell
 
 
 @click.group()
@@ -29,7 +27,8 @@ def check(
     """Open every file that SPEC describes and say what would spoil training.
 
     Pairs, grids, label values against the class table, values and nodata, images that are there
-    twice, and ground or groups that are in two splits. Exit code 1 when there is a fault.
+    twice, ground or groups that are in two splits, and checksums of files that the spec names. Exit
+    code 1 when there is a fault.
 
     Example: segfocal spec check data_specs/nc_landcover.yaml
     """

@@ -86,7 +86,8 @@ def _classes(found: SpecCheck) -> Table:
         *[(f"{split}, pixels", "right") for split in splits], ("share", "right"),
     )  # fmt: skip
     counts = {split: found.class_pixels(split) for split in splits}
-    total = sum(sum(pixels) for pixels in counts.values())
+    # Of regions that overlap the shares may add up to more than all.
+    total = sum(survey.split_labelled.total() for survey in found.surveys)
     for k, label in enumerate(spec.classes[:MOST_CLASSES]):
         own = [counts[split][k] for split in splits]
         table.add_row(

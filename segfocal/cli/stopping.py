@@ -13,12 +13,14 @@ import signal
 from types import FrameType
 
 from segfocal.quiet import error_stream
-from segfocal.unfinished import end_with, kept, remove_all
+from segfocal.unfinished import end_with, how_to_continue, kept, remove_all
 
 __all__ = ["catch_signals"]
 
 # Windows knows no SIGHUP, the end of a terminal or an ssh connection.
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+
+_NAMED = 3
 
 _SHOW_CURSOR = b"\x1b[?25h"
 
@@ -50,11 +52,13 @@ def _end(number: int) -> None:
 
 
 def _what_is_left() -> str:
-    folders = kept()
+    folders = [folder for folder in kept() if folder.exists()]
     if not folders:
         return "nothing is left half-written"
-    names = ", ".join(str(folder) for folder in folders)
+    names = ", ".join(str(folder) for folder in folders[:_NAMED])
+    if len(folders) > _NAMED:
+        names += f" and {len(folders) - _NAMED} others"
+    which = "that folder" if len(folders) == 1 else "these folders"
     return (
-        f"run the same command again to continue: what is finished is kept in {names} (remove "
-        "that folder to give it up)"
+        f"{how_to_continue()}: what is finished is kept in {names} (remove {which} to give it up)"
     )

@@ -391,7 +391,7 @@ def test_a_plan_is_made_changed_and_trained_by(tmp_path, monkeypatch):
     assert (again.exit_code, "plan.yaml: exists already" in again.stderr) == (2, True)
     lines = invoke("plan", spec, "-o", path, "--overwrite", "--patch", "64,32").stdout.splitlines()
     assert lines[0] == f"{path}: nano, 1000 steps of 16 patches, 64 x 32 pixels"
-    assert [line.split()[0] for line in lines[1:3]] == ["card.resolution", "normalization.blue"]
+    assert [line.split()[0] for line in lines[1:3]] == ["card.resolution", "normalization"]
     path.write_text(path.read_text().replace("steps: 1000", "steps: 2"))
     options = ("--workers", "1", "--cache", "none", "--json")
     done = invoke("train", spec, "-o", tmp_path / "run", "--plan", path, *options)

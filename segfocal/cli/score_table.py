@@ -1,0 +1,58 @@
+"""Scores as a table on the terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from segfocal.scores import Evaluation
+
+__all__ = ["print_scores"]
+
+
+def print_scores(result: Evaluation) -> None:
+    """Print a row per class, and the means."""
+    scores = result.as_json()
+    measured = result.tolerance is not None
+    width = max(len(name) for name in (*result.classes, "mean"))
+    head = f"{'':{width}}{'IoU':>8}{'Dice':>8}{'prec.':>8}{'recall':>8}"
+    head += f"{'HD95':>10}{'NSD':>8}" if measured else ""
+    click.echo(f"{head}{'pixels':>14}")
+    for row in scores["classes"]:
+        line = f"{row['name']:{width}}"
+        line += "".join(f"{_text(row[name]):>8}" for name in ("iou", "dice", "precision", "recall"))
+        if measured:
+            over = row["over_cases"]
+            line += f"{_text(over['hd95']['mean'], 2):>10}{_text(over['nsd']['mean']):>8}"
+        click.echo(f"{line}{row['pixels']:>14}")
+    line = f"{'mean':{width}}{_text(scores['mean_iou']):>8}{_text(scores['mean_dice']):>8}"
+    line += " " * (34 if measured else 16)
+    click.echo(f"{line}{scores['pixels']:>14}")
+    click.echo(f"accuracy {_with_interval(scores, 'accuracy')}")
+    cases = len(result.cases)
+    if result.background is not None:
+        over = "case" if cases == 1 else f"{cases} cases"
+        click.echo(f"foreground Dice over {over} {_with_interval(scores, 'foreground_dice')}")
+    if measured:
+        click.echo(
+            f"HD95 in {result.distance_unit}, NSD within {result.tolerance:g} "
+            f"{result.distance_unit}" + (": means over cases" if cases > 1 else "")
+        )
+    if result.calibration is not None:
+        calibration = scores["calibration"]
+        temperature = _text(calibration["temperature"], 2)
+        click.echo(f"calibration error {_text(calibration['ece'])}, best temperature {temperature}")
+
+
+def _with_interval(scores: dict[str, Any], name: str) -> str:
+    interval = scores["intervals"][name]
+    if interval is None:
+        return _text(scores[name])
+    low, high = (_text(bound) for bound in interval)
+    return f"{_text(scores[name])} (95 % interval {low} to {high})"
+
+
+def _text(score: float | None, digits: int = 3) -> str:
+    return "-" if score is None else f"{score:.{digits}f}"
