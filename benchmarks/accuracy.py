@@ -1,8 +1,7 @@
-"""How well models trained by segfocal do on real data, and MONAI's DynUNet beside one of them.
+"""How well models trained by segfocal do on real data.
 
     python benchmarks/accuracy.py nc clouds spain nuclei --data ../shared/data
     python benchmarks/accuracy.py hippocampus --data ../shared/data      # 90 minutes
-    python benchmarks/dynunet_hippocampus.py --data ../shared/data       # MONAI, as long
 
 Each experiment trains on the split ``train`` of a spec in ``benchmarks/accuracy_specs`` and scores
 the split ``test`` by tiled inference over whole scans, for each of its seeds. Without the scans

@@ -58,7 +58,8 @@ def predict_many(
     One scan that fails does not stop the others. A scan that an earlier call has finished, by
     the same model with the same parameters, is left as it is when its checksum is right; one
     that was interrupted continues. ``summary.json`` is there from the start, with every scan
-    that is to be done as pending, and is right when a run is interrupted.
+    that is to be done as pending, and is brought up to date every ten seconds at first, less often
+    where that takes long, and at an exception; a killed process leaves the last one.
 
     Args:
         model: See :func:`~segfocal.predict`; loaded once.
