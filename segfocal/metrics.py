@@ -12,18 +12,8 @@ from segfocal.card import IGNORE_INDEX
 __all__ = ["MeanIoU", "MeanRegionIoU"]
 
 
-@keras.saving.register_keras_serializable(package="segfocal")
-class MeanIoU(keras.metrics.Metric):
-    """Mean intersection over union of the classes that occur.
-
-    Counts are summed over batches before the division, as for one large image; Keras's own
-    ``MeanIoU`` wants class indices where this takes logits or probabilities.
-
-    Args:
-        num_classes: Number of classes K.
-        ignore_class: Class index of pixels that do not count.
-        name: Name of the metric.
-    """
+class _Counts(keras.metrics.Metric):
+    """What metrics over counts of classes have in common; see :class:`MeanIoU`."""
 
     def __init__(
         self,
@@ -35,8 +25,36 @@ class MeanIoU(keras.metrics.Metric):
         super().__init__(name=name, **kwargs)
         self.num_classes = num_classes
         self.ignore_class = ignore_class
+        self.add_counts()
+
+    def add_counts(self) -> None:
+        """Add the variables that counts are kept in."""
+        raise NotImplementedError
+
+    def get_config(self) -> dict[str, Any]:
+        return {
+            **super().get_config(),
+            "num_classes": self.num_classes,
+            "ignore_class": self.ignore_class,
+        }
+
+
+@keras.saving.register_keras_serializable(package="segfocal")
+class MeanIoU(_Counts):
+    """Mean intersection over union of the classes that occur.
+
+    Counts are summed over batches before the division, as for one large image; Keras's own
+    ``MeanIoU`` wants class indices where this takes logits or probabilities.
+
+    Args:
+        num_classes: Number of classes K.
+        ignore_class: Class index of pixels that do not count.
+        name: Name of the metric.
+    """
+
+    def add_counts(self) -> None:
         self.matrix = self.add_variable(
-            shape=(num_classes, num_classes), initializer="zeros", name="matrix"
+            shape=(self.num_classes, self.num_classes), initializer="zeros", name="matrix"
         )
 
     def update_state(
@@ -70,16 +88,9 @@ class MeanIoU(keras.metrics.Metric):
         iou = right / ops.maximum(union, 1.0)
         return ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
 
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "ignore_class": self.ignore_class,
-        }
-
 
 @keras.saving.register_keras_serializable(package="segfocal")
-class MeanRegionIoU(keras.metrics.Metric):
+class MeanRegionIoU(_Counts):
     """Mean intersection over union of regions that may overlap, of those that occur.
 
     A region holds a pixel where its probability is above one half, that is where its logit is
@@ -91,18 +102,11 @@ class MeanRegionIoU(keras.metrics.Metric):
         name: Name of the metric.
     """
 
-    def __init__(
-        self,
-        num_classes: int,
-        ignore_class: int = IGNORE_INDEX,
-        name: str = "mean_iou",
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(name=name, **kwargs)
-        self.num_classes = num_classes
-        self.ignore_class = ignore_class
-        self.both = self.add_variable(shape=(num_classes,), initializer="zeros", name="both")
-        self.either = self.add_variable(shape=(num_classes,), initializer="zeros", name="either")
+    def add_counts(self) -> None:
+        self.both = self.add_variable(shape=(self.num_classes,), initializer="zeros", name="both")
+        self.either = self.add_variable(
+            shape=(self.num_classes,), initializer="zeros", name="either"
+        )
 
     def update_state(
         self, y_true: KerasTensor, y_pred: KerasTensor, sample_weight: object = None
@@ -124,10 +128,3 @@ class MeanRegionIoU(keras.metrics.Metric):
         present = ops.cast(self.either > 0, self.dtype)
         iou = self.both / ops.maximum(self.either, 1.0)
         return ops.sum(iou * present) / ops.maximum(ops.sum(present), 1.0)
-
-    def get_config(self) -> dict[str, Any]:
-        return {
-            **super().get_config(),
-            "num_classes": self.num_classes,
-            "ignore_class": self.ignore_class,
-        }
