@@ -28,6 +28,7 @@ from segfocal.engine.output import produce
 from segfocal.engine.piece_options import Classes
 from segfocal.engine.polygons import polygons_of
 from segfocal.engine.provenance import provenance_path, read_provenance
+from segfocal.engine.replacing import is_same_file
 from segfocal.engine.resolution import DEFAULT_INTERPOLATION, Resample
 from segfocal.engine.slices import SliceAxis
 from segfocal.engine.sweep import Progress, Stretches
@@ -431,7 +432,7 @@ def _refuse_to_replace_input(
     if isinstance(source, str | os.PathLike):
         source = [source]
     for path in source.values() if isinstance(source, Mapping) else source:
-        if output.exists() and Path(path).exists() and output.samefile(path):
+        if is_same_file(output, path):
             raise OutputError(f"{output}: is the scan itself; expected another path for its labels")
 
 

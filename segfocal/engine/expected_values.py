@@ -33,13 +33,17 @@ def unlike_training(job: Job, card: Card) -> str:
     if not any(expected) or getattr(job.scan, "remembered_bytes", 0) > 0:
         return ""
     places = range(len(job.scan.channels)) if job.channels is None else job.channels
-    found = []
-    for place, channel in zip(places, expected, strict=False):
-        if channel is None:
-            continue
-        values = _sample(job, place)
-        if values.size >= _LEAST_VALUES and _is_far(values, channel):
-            found.append((job.scan.channels[place], values, channel))
+    compared = [
+        (place, channel)
+        for place, channel in zip(places, expected, strict=False)
+        if channel is not None
+    ]
+    samples = _samples(job, [place for place, _ in compared])
+    found = [
+        (job.scan.channels[place], values, channel)
+        for (place, channel), values in zip(compared, samples, strict=True)
+        if values.size >= _LEAST_VALUES and _is_far(values, channel)
+    ]
     if not found:
         return ""
     name, values, channel = found[0]
@@ -66,16 +70,18 @@ def _is_far(values: np.ndarray, channel: Channel) -> bool:
     return bool(outside.mean() > 0.5 or 0 < high - low < _FLAT * span)
 
 
-def _sample(job: Job, channel: int) -> np.ndarray:
-    """Return valid values of a channel from windows that lie evenly in what is segmented."""
+def _samples(job: Job, channels: Sequence[int]) -> list[np.ndarray]:
+    """Return valid values of each channel from windows that lie evenly in what is segmented."""
     ndim = len(job.scan.shape)
     sides: list[Sequence[slice]] = []
     for side in job.covered:
         length = min(_SIDE[ndim], side.stop - side.start)
         starts = np.linspace(side.start, side.stop - length, _STEPS[ndim]).astype(int)
         sides.append([slice(int(start), int(start) + length) for start in np.unique(starts)])
-    parts = []
+    parts: list[list[np.ndarray]] = [[] for _ in channels]
     for window in itertools.product(*sides):
-        patch = job.scan.read(tuple(window), [channel])
-        parts.append(patch.values[patch.valid].astype(np.float64))
-    return np.concatenate(parts)
+        patch = job.scan.read(tuple(window), channels)
+        for place, part in enumerate(parts):
+            known = patch.valid[..., place]
+            part.append(patch.values[..., place][known].astype(np.float64))
+    return [np.concatenate(part) for part in parts]

@@ -67,8 +67,6 @@ class Polygons:
         least = self.least_area
         in_metres = least is not None and least[1]
         check_polygons(self.path, scan, simplify=self.simplify, area_in_metres=in_metres)
-        if self.path.exists() and Path(scan.name).exists() and self.path.samefile(scan.name):
-            raise OutputError(f"{self.path}: is the scan itself; expected another path")
         if self.path.exists() and not overwrite and not self._is_left_over(scratch):
             raise OutputExistsError(
                 f"{self.path}: exists already; pass overwrite=True or --overwrite to replace it"

@@ -10,7 +10,7 @@ from typing import Any
 
 from segfocal.errors import OutputError
 
-__all__ = ["refuse_to_replace_inputs", "remove_outdated"]
+__all__ = ["is_same_file", "refuse_to_replace_inputs", "remove_outdated"]
 
 
 def refuse_to_replace_inputs(
@@ -29,14 +29,15 @@ def refuse_to_replace_inputs(
     read = [file["path"] for file in identity["files"] if "path" in file] + [*others]
     for output in outputs:
         for path in read:
-            if _are_one(output, path):
+            if is_same_file(output, path):
                 raise OutputError(
                     f"{output}: is read for this very output, as {Path(path).name}; expected "
                     "another path for what is written"
                 )
 
 
-def _are_one(output: Path, path: str | os.PathLike[str]) -> bool:
+def is_same_file(output: Path, path: str | os.PathLike[str]) -> bool:
+    """Return whether two names are of one file, by links too."""
     try:
         return output.samefile(path)
     except (OSError, ValueError):  # one is not there, or is a name that only GDAL can resolve
