@@ -25,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from segfocal.io.aligned import aligned_blocks
 from segfocal.io.base import Scan, check_window
 from segfocal.io.channels import channel_indices
 from segfocal.types import BoolArray, Patch, Window, window_shape
@@ -173,27 +174,15 @@ class CachedScan:
         chosen = tuple(channel_indices(channels, len(self.channels)))
         shape = (*window_shape(window), len(chosen))
         values, valid = np.empty(shape, self.dtype), np.ones(shape, np.bool_)
-        spans = [
-            range(side.start // length, -(-side.stop // length))
-            for side, length in zip(window, self._sides, strict=True)
-        ]
-        for place in itertools.product(*spans):
+        for place, block, inside, there in aligned_blocks(window, self._sides):
             box = tuple(
-                slice(i * length, min((i + 1) * length, whole))
-                for i, length, whole in zip(place, self._sides, self.shape, strict=True)
+                slice(side.start, min(side.stop, whole))
+                for side, whole in zip(block, self.shape, strict=True)
             )
-            common = [
-                slice(max(a.start, b.start), min(a.stop, b.stop))
-                for a, b in zip(window, box, strict=True)
-            ]
-            if any(side.stop <= side.start for side in common):
-                continue  # an empty window
-            block, known = self._cache.get(
+            pixels, known = self._cache.get(
                 (self._key, chosen, place), partial(self.scan.read, box, chosen)
             )
-            inside = _from(common, box)
-            there = _from(common, window)
-            values[there] = block[inside]
+            values[there] = pixels[inside]
             if known is not None:
                 valid[there] = known[inside]
         return Patch(values, valid)
@@ -222,13 +211,6 @@ def _block_sides(scan: Scan) -> tuple[int, ...]:
     planes = max(1, VOLUME_PIXELS // across)
     return tuple(
         planes if axis == scan.slow_axis else length for axis, length in enumerate(scan.shape)
-    )
-
-
-def _from(window: Sequence[slice], origin: Sequence[slice]) -> tuple[slice, ...]:
-    return tuple(
-        slice(side.start - zero.start, side.stop - zero.start)
-        for side, zero in zip(window, origin, strict=True)
     )
 
 

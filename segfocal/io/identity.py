@@ -22,10 +22,11 @@ from segfocal.io.network import is_service
 from segfocal.io.remote_identity import remote_identity, url_in
 from segfocal.io.vrt_sources import is_vrt, vrt_sources
 
-__all__ = ["format_versions", "scan_identity", "unknown_files"]
+__all__ = ["files_of", "format_versions", "scan_identity", "unknown_files"]
 
 HEAD_BYTES = 2**16
-_BESIDE = (".msk", ".aux.xml")  # GDAL names them only once it has looked into them
+_BESIDE = (".msk", ".aux.xml", "-wal")  # GDAL names them only once it has looked into them
+_SHAPEFILE = (".dbf", ".shx", ".prj", ".cpg")
 _VSI_PREFIXES = ("/vsizip/", "/vsitar/", "/vsigzip/", "/vsi7z/", "/vsirar/", "/vsisubfile/")
 
 
@@ -36,7 +37,7 @@ def scan_identity(scan: Scan) -> dict[str, Any]:
     """
     names = list(dict.fromkeys((scan.name, *getattr(scan, "files", ()))))
     described = getattr(scan, "described", None)
-    files = [_file_identity(name) for name in _with_sources(names)]
+    files = [_file_identity(name) for name in files_of(names)]
     if not hasattr(scan, "files") and files[0] == {"name": scan.name}:
         files[0]["unknown"] = True
     return {
@@ -71,8 +72,15 @@ def format_versions(ndim: int) -> dict[str, str]:
     return {"nibabel": nibabel.__version__, "zlib": zlib.ZLIB_RUNTIME_VERSION}
 
 
-def _with_sources(names: Iterable[str]) -> list[str]:
-    """Add sources of VRTs, of which GDAL names one level only, and files beside; each once."""
+def files_of(names: Iterable[str]) -> list[str]:
+    """Return files with those that are read beside them or instead of them, each once.
+
+    Those are the sources of VRTs, of which GDAL names one level only, masks, and what belongs to
+    a Shapefile or to a GeoPackage that is being written.
+
+    Args:
+        names: Files, or other names that GDAL opens.
+    """
     found: dict[str, str] = {}
     left = list(names)
     while left:
@@ -81,7 +89,10 @@ def _with_sources(names: Iterable[str]) -> list[str]:
         if place in found:
             continue
         found[place] = name
-        left.extend(name + suffix for suffix in _BESIDE if os.path.isfile(name + suffix))
+        beside = [name + suffix for suffix in _BESIDE]
+        if name.lower().endswith(".shp"):
+            beside += [name[:-4] + suffix for suffix in _SHAPEFILE]
+        left.extend(other for other in beside if os.path.isfile(other))
         if is_vrt(name) or name.lower().endswith(".vrt"):
             left.extend((*vrt_sources(name), *_listed_files(name)))
     return list(found.values())

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from segfocal.errors import ScanError, SegfocalWarning
 from segfocal.io.nearest import canonical_transform
 
-__all__ = ["shapes_in_pixels"]
+__all__ = ["shapes_in_pixels", "whole_areas"]
 
 MARGIN = 0.1
 """Part of the scene's sides that is kept around it: shapes at its edge stay as they are."""
@@ -68,6 +68,31 @@ def shapes_in_pixels(
     touching = shapely.intersects(moved, shapely.box(0, 0, cols, rows))
     there[there] = touching
     return moved[touching], there
+
+
+def whole_areas(crs: str | None, shapes: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the areas of shapes as they are in their file, to be compared with each other.
+
+    Where coordinates are angles, those far from the equator are as much smaller as they are on
+    the ground.
+
+    Args:
+        crs: The file's CRS.
+        shapes: ``(shapes,)``, shapely's.
+    """
+    import shapely
+    from rasterio.crs import CRS
+    from rasterio.errors import CRSError
+
+    areas: NDArray[np.float64] = shapely.area(shapes)
+    try:
+        circle = None if crs is None else _circle(CRS.from_user_input(crs))
+    except CRSError:  # told when the shapes are brought into the scene
+        circle = None
+    if circle is None:
+        return areas
+    _, bottom, _, top = shapely.bounds(shapes).T
+    return areas * np.abs(np.cos((bottom + top) * np.pi / circle))
 
 
 def _applied(affine: Any, points: NDArray[np.float64]) -> NDArray[np.float64]:

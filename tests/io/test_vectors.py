@@ -12,7 +12,8 @@ from rasterio.warp import transform as transform_points
 
 from segfocal.errors import ScanError, ScanNotFoundError, SegfocalWarning
 from segfocal.io import open_scan
-from segfocal.io.vectors import VectorScan, attribute_values
+from segfocal.io.vector_layers import attribute_values
+from segfocal.io.vectors import VectorScan
 from segfocal.types import full_window
 
 shapely = pytest.importorskip("shapely")
@@ -132,6 +133,35 @@ def test_the_order_of_drawing(scene, tmp_path):
         assert (found == drawn(places)).mean() > 0.999, order
         different.add(found.tobytes())
     assert len(different) >= 3
+
+
+def test_corners_between_pixels_are_the_same_in_any_window(scene, tmp_path, monkeypatch):
+    monkeypatch.setattr("segfocal.io.vectors.BLOCK", 32)
+    rng = np.random.default_rng(0)
+    blobs = [
+        (shapely.Polygon(np.round(2 * shapely.get_coordinates(blob(*place, 14).exterior)) / 2), "a")
+        for place in rng.uniform(0, 110, (30, 2))
+    ]
+    path = write(tmp_path / "halves.gpkg", [one for one in blobs if one[0].is_valid])
+    with VectorScan(path, scene, {"": 1}, all_touched=True, outside=0) as scan:
+        whole = scan.read((slice(0, SHAPE[0]), slice(0, SHAPE[1]))).values
+        for _ in range(200):
+            row, col = rng.integers(0, 60, 2)
+            window = (slice(row, row + rng.integers(1, 30)), slice(col, col + rng.integers(1, 50)))
+            np.testing.assert_array_equal(scan.read(window).values, whole[window])
+
+
+@pytest.mark.parametrize("crs", ["EPSG:32616", "EPSG:4326"])
+def test_the_order_by_area_is_that_of_whole_polygons(scene, tmp_path, crs):
+    # Of the county little lies in the scene, but it is larger than the field.
+    county = shapely.box(-90_000, -90_000, 25, 80)
+    field = shapely.box(10, 5, 100, 85)
+    path = write(tmp_path / "shapes.gpkg", [(field, "field"), (county, "county")], crs=crs)
+    values = {"field": 1, "county": 2}
+    with VectorScan(path, scene, values, field="kind", order="area", outside=0) as scan:
+        found = scan.read((slice(0, SHAPE[0]), slice(0, SHAPE[1]))).values[..., 0]
+    assert sorted(np.unique(found)) == [0, 1, 2]
+    assert (found[20:60, 15:20] == 1).all()
 
 
 def test_all_touched_adds_pixels_at_edges(scene, tmp_path):
