@@ -217,3 +217,33 @@ def test_the_table_is_short_and_tells_what_is_there(shared_data):
     assert any("wake" in line and "443 x 489" in line and "28.5" in line for line in lines)
     assert any("forest" in line and "47.0 %" in line for line in lines)
     assert lines[-1] == "ready to train on"
+
+
+@pytest.mark.parametrize(
+    ("folder", "image", "labels"),
+    [
+        ("med_colin27_aal", "ch2.nii.gz", "aal.nii.gz"),
+        ("sat_lataseno_s2_clc2018", "s2_lataseno_ex.tif", "clc_2018_lataseno.tif"),
+        ("sat_nc_landsat7_landclass96", "landsat_multiband.tif", "strata.tif"),
+        (
+            "sat_sen1floods11_spain",
+            "Spain_7370579_S1Hand.tif",
+            "Spain_7370579_LabelHand.tif",
+        ),
+    ],
+)
+def test_a_draft_pairs_by_place_what_names_do_not(shared_data, tmp_path, folder, image, labels):
+    out = tmp_path / "draft.yaml"
+    sf.draft_spec(shared_data / folder, out)
+    spec = sf.load_spec(out)
+    (case,) = spec.cases
+    assert next(iter(case.files.values())) == image
+    assert case.labels == labels
+    assert sf.check_spec(spec).as_json()["cases"][0]["error"] is None
+
+
+def test_a_draft_of_two_scanners(shared_data, tmp_path):
+    sf.draft_spec(shared_data / "med_tptbox_spine", tmp_path / "draft.yaml")
+    spec = sf.load_spec(tmp_path / "draft.yaml")
+    assert [case.id.split("_")[1] for case in spec.cases] == ["ct", "mri"]
+    assert all("_seg-" in case.labels for case in spec.cases)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -58,38 +59,58 @@ def augment_patch(
         spacing: Size of a pixel along each axis; left out, the same along all.
 
     Returns:
-        Values, valid and class indices of the same shapes. What lies beyond the patch is not
-        valid, and ``IGNORE_INDEX``.
+        Values (in memory channel by channel), valid and class indices of the same shapes. What
+        lies beyond the patch is not valid, and ``IGNORE_INDEX``.
     """
     spacing = tuple(spacing) if spacing is not None else (1.0,) * labels.ndim
-    scaled = np.where(valid[..., None], (values - mean) / std, np.float32(0)).astype(np.float32)
+    # In memory channel by channel: numpy's loops then run along rows, not over a few channels.
+    scaled = _by_channel(values) - mean
+    scaled /= std
+    whole = bool(valid.all())
+    if not whole:
+        scaled[~valid] = 0
     code = (2 * (labels - IGNORE_INDEX) + valid).astype(np.int32)
     turn = _drawn(settings, "rotation", rng, 3), _drawn(settings, "scaling", rng)
     amplitude = _drawn(settings, "elastic", rng)
     if turn[0] or turn[1] or amplitude:
         angles, zoom = turn[0] or (0.0,) * 3, (turn[1] or (1.0,))[0]
-        bend = bend_scene if labels.ndim == 2 else bend_volume
-        # Interpolated together with their weight, values come from valid pixels alone.
-        weighted = np.concatenate([scaled, valid[..., None].astype(np.float32)], axis=-1)
-        weighted, code = bend(
-            weighted,
-            code,
-            angles=angles,
-            zoom=zoom,
-            elastic=(amplitude or (0.0,))[0],
-            spacing=spacing,
-            rng=rng,
-        )
-        weight = weighted[..., -1:]
-        scaled = np.where(weight > LEAST, weighted[..., :-1] / np.maximum(weight, LEAST), 0)
-    scaled, code = _turned(
-        scaled.astype(np.float32), code, settings.quarter_turns, mirror_axes, spacing, rng
-    )
-    valid = code % 2 == 1
+        arguments: dict[str, Any] = {
+            "angles": angles,
+            "zoom": zoom,
+            "elastic": (amplitude or (0.0,))[0],
+            "spacing": spacing,
+            "rng": rng,
+        }
+        if labels.ndim == 3 and whole:
+            # Values come from inside or are 0: nothing is mixed with what is not valid.
+            scaled, code = bend_volume(scaled, code, **arguments)
+        else:
+            # Interpolated together with their weight, values come from valid pixels alone.
+            weighted = np.concatenate([scaled, valid[..., None].astype(np.float32)], axis=-1)
+            if labels.ndim == 2:  # OpenCV wants the channels of a pixel beside each other
+                weighted, code = bend_scene(np.ascontiguousarray(weighted), code, **arguments)
+                weighted = _by_channel(weighted)
+            else:
+                weighted, code = bend_volume(_by_channel(weighted), code, **arguments)
+            weight = weighted[..., -1:]
+            scaled = np.where(weight > LEAST, weighted[..., :-1] / np.maximum(weight, LEAST), 0)
+    scaled, code = _turned(scaled, code, settings.quarter_turns, mirror_axes, spacing, rng)
+    valid = (code & 1).astype(np.bool_)
     scaled = change_intensity(scaled, valid, settings, spacing, rng)
-    values = np.where(valid[..., None], scaled * std + mean, mean)
-    labels = (code // 2 + IGNORE_INDEX).astype(np.int32)
-    return np.ascontiguousarray(values, np.float32), valid, labels
+    scaled *= std
+    scaled += mean
+    if not valid.all():
+        scaled[~valid] = mean
+    labels = (code >> 1) + np.int32(IGNORE_INDEX)
+    return scaled, valid, labels
+
+
+def _by_channel(values: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Return the same ``(*space, channels)``, in memory channel by channel.
+
+    numpy's loops then run along rows, not over a few channels.
+    """
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(values, -1, 0), np.float32), 0, -1)
 
 
 def _drawn(

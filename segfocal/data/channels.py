@@ -50,4 +50,6 @@ def _count(channels: int) -> str:
 
 def usable_pixels(patch: Patch, valid_when: str) -> NDArray[np.bool_]:
     """Return which pixels count, shape ``(*space)``, by the card's ``valid_when``."""
+    if patch.valid.all():  # most often; a short last axis is reduced pixel by pixel
+        return np.ones(patch.valid.shape[:-1], np.bool_)
     return np.all(patch.valid, -1) if valid_when == "all" else np.any(patch.valid, -1)

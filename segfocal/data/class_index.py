@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from segfocal.data.reading import BLOCK, RegionReader, blocks
 from segfocal.data.reservoir import Reservoir
+from segfocal.io.identity import files_of
 from segfocal.types import window_shape
 
 __all__ = ["ClassIndex", "build_index", "index_key", "keep_index", "kept_index"]
@@ -92,7 +93,8 @@ def _places(
 def index_key(readers: Sequence[RegionReader], seed: int) -> str:
     """Return what tells an index from that of other files, regions, classes or grids."""
     spec = readers[0].spec
-    files = {name: _stamp(name) for reader in readers for name in spec.files(reader.case)}
+    named = [name for reader in readers for name in spec.files(reader.case)]
+    files = {name: _stamp(name) for name in files_of(named)}
     regions = [
         [reader.case.id, [[side.start, side.stop] for side in reader.window], reader.shape]
         for reader in readers

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any
 
 import numpy as np
@@ -28,8 +29,8 @@ __all__ = [
     "vector_values",
 ]
 
-IGNORED = -2
-"""Place of codes that are known and ignored, in a table's list of places."""
+DENSE = 1 << 16
+"""Span of codes up to which each has a place in a table; beyond, they are searched for."""
 
 
 def _meaning(value: Any) -> Any:
@@ -131,17 +132,39 @@ class ClassTable:
         A label index is the class index, or with overlapping regions a row of ``members``.
         Ignored and unknown codes are ``IGNORE_INDEX``.
         """
+        known, of_known = self._known
+        low, high = int(known[0]) - 1, int(known[-1]) + 1
+        if high - low < DENSE:
+            stray, index = self._dense
+            # One below and one above stand for all that lie beyond, as far as the type goes.
+            limits = np.iinfo(codes.dtype)
+            kept = np.clip(codes, max(low, limits.min), min(high, limits.max))
+            at = kept.astype(np.intp) - low
+            return index[at], stray[at]
+        at = np.clip(np.searchsorted(known, codes), 0, len(known) - 1)
+        found = known[at] == codes
+        return np.where(found, of_known[at], np.int32(IGNORE_INDEX)), ~found
+
+    @cached_property
+    def _known(self) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+        """Every code that has a meaning, in ascending order, and its label index."""
         known = [code for group in self.label_codes for code in group]
-        place = [label for label, group in enumerate(self.label_codes) for _ in group]
+        index = [label for label, group in enumerate(self.label_codes) for _ in group]
         known += self.ignored
-        place += [IGNORED] * len(self.ignored)
+        index += [IGNORE_INDEX] * len(self.ignored)
         order = np.argsort(known, kind="stable")
-        sorted_codes = np.asarray(known, np.int64)[order]
-        at = np.clip(np.searchsorted(sorted_codes, codes), 0, len(known) - 1)
-        found = sorted_codes[at] == codes
-        index = np.where(found, np.asarray(place, np.int32)[order][at], IGNORE_INDEX)
-        index[index == IGNORED] = IGNORE_INDEX
-        return index.astype(np.int32), ~found
+        return np.asarray(known, np.int64)[order], np.asarray(index, np.int32)[order]
+
+    @cached_property
+    def _dense(self) -> tuple[NDArray[np.bool_], NDArray[np.int32]]:
+        """Of every code from below the first to above the last: whether it is stray, its index."""
+        known, of_known = self._known
+        length = int(known[-1] - known[0]) + 3
+        stray, index = np.ones(length, np.bool_), np.full(length, IGNORE_INDEX, np.int32)
+        # From the last to the first: where a code stands twice, the first holds.
+        at = (known - known[0] + 1)[::-1]
+        stray[at], index[at] = False, of_known[::-1]
+        return stray, index
 
     def text(self, code: int) -> str:
         """Return a code as its file shows it."""

@@ -7,6 +7,7 @@ of a patch are of its valid pixels; what is not valid is 0 before, and of no mat
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +41,10 @@ def change_intensity(
             blurred.
         rng: Source of chance.
     """
-    values = values.copy()
+    # In memory channel by channel, as each is changed on its own.
+    values = np.moveaxis(np.array(np.moveaxis(values, -1, 0), order="C"), 0, -1)
+    # What lies inside is all there is, most often: then nothing is picked out of it.
+    inside = ... if valid.all() else valid
     chance = rng.random(8)
     if chance[0] < settings.noise.probability:
         spread = np.sqrt(rng.uniform(*settings.noise.range))
@@ -51,10 +55,10 @@ def change_intensity(
         (settings.blur, 0.5, lambda x, sigma: _blurred(x, sigma, planar)),
         (settings.gain, 1, lambda x, factor: x * np.float32(factor)),
         (settings.shift, 1, lambda x, addend: x + np.float32(addend)),
-        (settings.contrast, 1, lambda x, factor: _contrast(x, valid, factor)),
+        (settings.contrast, 1, lambda x, factor: _contrast(x, inside, factor)),
         (settings.low_resolution, 0.5, lambda x, share: _low_resolution(x, share, planar)),
-        (settings.gamma_inverted, 1, lambda x, exponent: -_gamma(-x, valid, exponent)),
-        (settings.gamma, 1, lambda x, exponent: _gamma(x, valid, exponent)),
+        (settings.gamma_inverted, 1, lambda x, exponent: -_gamma(-x, inside, exponent)),
+        (settings.gamma, 1, lambda x, exponent: _gamma(x, inside, exponent)),
     )
     for (change, share, apply), drawn in zip(steps, chance[1:], strict=True):
         if drawn >= change.probability:
@@ -72,12 +76,12 @@ def _blurred(image: Image, sigma: float, planar: Sequence[int]) -> Image:
     return result
 
 
-def _contrast(image: Image, valid: Valid, factor: float) -> Image:
-    inside = image[valid]
-    if not inside.size:
+def _contrast(image: Image, inside: Valid | EllipsisType, factor: float) -> Image:
+    kept = image[inside]
+    if not kept.size:
         return image
-    mean = inside.mean()
-    return np.clip((image - mean) * np.float32(factor) + mean, inside.min(), inside.max())
+    mean = kept.mean()
+    return np.clip((image - mean) * np.float32(factor) + mean, kept.min(), kept.max())
 
 
 def _low_resolution(image: Image, share: float, planar: Sequence[int]) -> Image:
@@ -98,15 +102,15 @@ def _low_resolution(image: Image, share: float, planar: Sequence[int]) -> Image:
     return image
 
 
-def _gamma(image: Image, valid: Valid, exponent: float) -> Image:
-    inside = image[valid]
-    if not inside.size:
+def _gamma(image: Image, inside: Valid | EllipsisType, exponent: float) -> Image:
+    kept = image[inside]
+    if not kept.size:
         return image
-    low, span = inside.min(), np.ptp(inside)
-    if span < FLOOR:
+    low, high = kept.min(), kept.max()
+    if high - low < FLOOR:
         return image
-    mean, std = inside.mean(), inside.std()
+    mean, std = kept.mean(), kept.std()
     # Noise and blur gave pixels that are not valid other values: they may lie below.
-    bent = np.clip((image - low) / span, 0, 1) ** np.float32(exponent)
-    after = bent[valid]
-    return (bent - after.mean()) / max(after.std(), FLOOR) * std + mean
+    bent = np.clip((image - low) / (high - low), 0, 1) ** np.float32(exponent)
+    after = bent[inside]
+    return (bent - after.mean()) * (std / max(after.std(), FLOOR)) + mean

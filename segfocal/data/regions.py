@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Annotated
 
+import numpy as np
 from pydantic import Field
 
 from segfocal.data.cases import Name
@@ -78,17 +79,43 @@ def refuse_shared_pixels(
     for entries in by_file.values():
         if len({split for split, _ in entries}) < 2:
             continue
-        for i, (split, region) in enumerate(entries):
-            for other_split, other in entries[i + 1 :]:
-                if split != other_split and not _apart(region, other, axes):
-                    raise ValueError(
-                        f"splits {split!r} and {other_split!r} share pixels of case "
-                        f"{region.case!r}; give them disjoint {' or '.join(axes)}"
-                    )
+        shared = _sharing(entries, axes)
+        if shared is not None:
+            (split, region), (other, _) = shared
+            raise ValueError(
+                f"splits {split!r} and {other!r} share pixels of case {region.case!r}; give them "
+                f"disjoint {' or '.join(axes)}"
+            )
 
 
-def _apart(region: Region, other: Region, axes: tuple[str, ...]) -> bool:
-    return any(
-        a is not None and b is not None and (a[1] <= b[0] or b[1] <= a[0])
-        for a, b in ((getattr(region, axis), getattr(other, axis)) for axis in axes)
+def _sharing(
+    entries: Sequence[tuple[str, Region]], axes: tuple[str, ...]
+) -> tuple[tuple[str, Region], tuple[str, Region]] | None:
+    """Return two regions of different splits that share a pixel, if there are such.
+
+    Scenes divided into blocks have many thousands: those are compared that meet along the first
+    axis that tells them apart.
+    """
+    everything = (-np.inf, np.inf)
+    spans = np.array(
+        [[getattr(region, axis) or everything for axis in axes] for _, region in entries]
     )
+    splits = np.unique([split for split, _ in entries], return_inverse=True)[1]
+    finite = np.isfinite(spans).all((0, 2))
+    axis = int(np.argmax(finite))
+    order = np.argsort(spans[:, axis, 0], kind="stable")
+    spans, splits = spans[order], splits[order]
+    ends = np.searchsorted(spans[:, axis, 0], spans[:, axis, 1], side="left")
+    found = []
+    for place, end in enumerate(ends.tolist()):
+        others = slice(place + 1, end)
+        low, high = spans[others, :, 0], spans[others, :, 1]
+        meets = (low < spans[place, :, 1]) & (high > spans[place, :, 0])
+        meets = meets.all(-1) & (splits[others] != splits[place])
+        if meets.any():
+            other = order[place + 1 + int(np.argmax(meets))]
+            found.append(tuple(sorted((int(order[place]), int(other)))))
+    if not found:
+        return None
+    one, other = min(found)
+    return entries[one], entries[other]

@@ -6,12 +6,12 @@ any sample can be repeated without those before it, by any worker.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -139,7 +139,7 @@ class PatchSampler:
         """
         size = self._plan.batch_size
         samples = [self.sample(epoch, number * size + i) for i in range(size)]
-        values, valid, labels = (np.stack(parts) for parts in zip(*samples, strict=True))
+        values, valid, labels = (_stacked(parts) for parts in zip(*samples, strict=True))
         return values, valid, labels
 
     def sample(self, epoch: int, index: int) -> Batch:
@@ -153,7 +153,9 @@ class PatchSampler:
         reader, starts = self._place(rng)
         values, valid, labels = _read_mirrored(reader, starts, self._plan.patch)
         # What a channel lacks is its mean: 0 after standardisation.
-        values = np.where(np.isnan(values), self._mean, values)
+        lacking = np.isnan(values)
+        if lacking.any():
+            values = np.where(lacking, self._mean, values)
         if self._settings is not None:
             values, valid, labels = augment_patch(
                 values,
@@ -215,6 +217,11 @@ class PatchSampler:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return arrays along a new first axis, the last axis innermost in memory."""
+    return np.stack(parts, out=np.empty((len(parts), *parts[0].shape), parts[0].dtype))
 
 
 def _drawn(cumulated: NDArray[np.float64], rng: np.random.Generator) -> int:

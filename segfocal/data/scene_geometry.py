@@ -49,7 +49,7 @@ def bend_scene(
     if angles[0] or zoom != 1:
         steps.append(library.Affine(rotate=(angles[0], angles[0]), scale=(zoom, zoom), **border))
     if elastic:
-        sigma = SMOOTHNESS * min(code.shape)
+        sigma = max(1.0, SMOOTHNESS * min(code.shape))  # albumentations takes no less
         # Even noise between -1 and 1 has a deviation of 1 / sqrt(3), of which a Gaussian leaves
         # 1 / (2 sigma sqrt(pi)); 1.7 times as much near borders, whose values are repeated.
         alpha = elastic * np.sqrt(3) * 2 * sigma * np.sqrt(np.pi) / 1.7

@@ -162,6 +162,11 @@ class DatasetSpec(Entry):
                 raise ValueError(f"split {split!r} gives planes for a scene (ndim: 2)")
         if self.ndim == 3 and self.split_by is not None and self.split_by.blocks is not None:
             raise ValueError("split_by.blocks is for scenes (ndim: 2); leave it out")
+        if self.group_by and self.split_by is not None and self.split_by.blocks is not None:
+            raise ValueError(
+                f"group_by: {self.group_by} keeps scenes together, split_by.blocks divides each "
+                "of them; leave one of the two out"
+            )
         if self.verified and not self.verified_by:
             raise ValueError("verified: true without verified_by; expected what it rests on")
         return self

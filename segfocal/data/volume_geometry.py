@@ -51,6 +51,8 @@ def bend_volume(
     matrix = _matrix(angles, zoom, spacing, planar)
     centre = (np.array(code.shape) - 1) / 2
     offset = centre - matrix @ centre
+    if not elastic and not np.any(matrix - np.diag(np.diag(matrix))):
+        return _stretched(values, code, np.diag(matrix), offset)
     result = np.empty_like(values)
     if not elastic:
         options = {"offset": offset, "mode": "constant", "cval": 0}
@@ -71,6 +73,32 @@ def bend_volume(
             values[..., channel], places, output=result[..., channel], order=1, mode="constant"
         )
     return result, ndimage.map_coordinates(code, places, order=0, mode="constant")
+
+
+def _stretched(
+    values: NDArray[np.float32],
+    code: NDArray[np.int32],
+    steps: NDArray[np.float64],
+    offset: NDArray[np.float64],
+) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """Return what ``affine_transform`` would of a diagonal matrix, axis by axis: much faster."""
+    channels = np.moveaxis(values, -1, 0)
+    for axis, (step, start, length) in enumerate(zip(steps, offset, code.shape, strict=True)):
+        place = step * np.arange(length) + start
+        inside = (place >= 0) & (place <= length - 1)
+        below = np.clip(np.floor(place), 0, length - 1).astype(np.intp)
+        weight = np.where(inside, place - below, 0).astype(np.float32)
+        nearest = np.clip(np.floor(place + 0.5), 0, length - 1).astype(np.intp)
+        shape = (-1, *(1,) * (2 - axis))
+        low = np.take(channels, below, axis + 1)
+        high = np.take(channels, np.minimum(below + 1, length - 1), axis + 1)
+        high -= low
+        high *= weight.reshape(shape)
+        low += high
+        low *= inside.astype(np.float32).reshape(shape)
+        channels = low
+        code = np.take(code, nearest, axis) * inside.astype(np.int32).reshape(shape)
+    return np.moveaxis(channels, 0, -1), code
 
 
 def _matrix(

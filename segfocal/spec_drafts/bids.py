@@ -14,6 +14,7 @@ from segfocal.io import open_scan
 from segfocal.io.grids import check_same_grid
 from segfocal.spec_drafts.dataset_json import read_json
 from segfocal.spec_drafts.draft import Draft, checked_name, class_rows
+from segfocal.spec_drafts.guessed_classes import add_classes
 
 __all__ = ["from_bids"]
 
@@ -106,7 +107,6 @@ def from_bids(folder: Path) -> Draft:
         "channels": [name],
         "orientation": "RAS",
         "normalization": "ct" if name == "ct" else "scan",
-        "classes": _class_rows(folder, root),
         "pairing": pairing,
         "split_by": {"folds": 5, "fold": 0, "seed": 0},
         "group_by": "subject",
@@ -125,7 +125,17 @@ def from_bids(folder: Path) -> Draft:
             f"images are {name}; there are {', '.join(list(images)[1:])} too: to use several, "
             "write images: {T1w: ..., T2w: ...} in pairing"
         )
-    return Draft(folder, document, {"group_by": "All sessions of a subject in one split."}, notes)
+    draft = Draft(folder, document, {"group_by": "All sessions of a subject in one split."}, notes)
+    rows = _class_rows(folder, root)
+    if rows is None:
+        add_classes(draft, [path for path, _ in find_files(layout.labels, folder)])
+        notes.append(
+            f"no *_dseg.tsv with the names of label values below {root or '.'}: classes are the "
+            "values of the labels; fill in their names"
+        )
+    else:
+        document["classes"] = rows
+    return draft
 
 
 def _folders(path: Path) -> list[str]:
@@ -212,18 +222,15 @@ def _text(entities: Entities) -> str:
     return "".join(f"_{name}-{value}" if value else f"_{name}" for name, value in entities)
 
 
-def _class_rows(folder: Path, root: str) -> list[dict[str, Any]]:
-    """Return the class table of the ``dseg.tsv`` that stands beside the labels or above."""
+def _class_rows(folder: Path, root: str) -> list[dict[str, Any]] | None:
+    """Return the class table of the ``dseg.tsv`` beside the labels or above, if there is one."""
     tables = [
         path
         for pattern in (f"{root}*dseg.tsv", f"{root}**/*dseg.tsv", "*dseg.tsv")
         for path, _ in find_files(pattern, folder)
     ]
     if not tables:
-        raise SpecError(
-            f"{folder}: no *_dseg.tsv with the names of label values below {root or '.'}; expected "
-            "one with the columns index and name"
-        )
+        return None
     path = folder / tables[0]
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:

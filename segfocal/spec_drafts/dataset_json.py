@@ -66,7 +66,10 @@ def from_nnunet(path: Path) -> Draft:
             document["bands"] = channels
     pairing["labels"] = f"labels{part}/{{id}}{ending}"
     if held_out:
-        pairing["id"] = "{id}"
+        pattern = str(pairing.get("image") or next(iter(pairing["images"].values())))
+        ids = [groups["id"] for _, groups in find_files(pattern, folder)]
+        # Numbers may start anew in the other folder.
+        pairing["id"] = "{id}" if len(set(ids)) == len(ids) else "{part}_{id}"
         document["splits"] = {"test": [{"where": {"part": "Ts"}}]}
     listed = value.get("dataset")
     if isinstance(listed, dict):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,35 +9,90 @@ from typing import Any
 import numpy as np
 
 from segfocal.data.patterns import group_names
-from segfocal.data.reading import BLOCK, blocks
-from segfocal.errors import ScanError
-from segfocal.io import Scan, open_scan, read_labels
-from segfocal.io.vectors import VECTOR_SUFFIXES, attribute_values
-from segfocal.spec_drafts.draft import Draft, checked_name, class_rows
-from segfocal.spec_drafts.guesses import Pair, found_pairs, general_rule
-from segfocal.types import full_window
+from segfocal.errors import SpecError
+from segfocal.io import Scan, open_scan
+from segfocal.io.vectors import VECTOR_SUFFIXES
+from segfocal.spec_drafts.by_place import PlacedCase, placed_cases
+from segfocal.spec_drafts.draft import Draft, checked_name
+from segfocal.spec_drafts.guessed_classes import add_classes
+from segfocal.spec_drafts.guesses import Pair, found_files, found_pairs, general_rule
 
 __all__ = ["from_folder"]
 
-MOST_LABELS = 20
-"""Label files that are looked into."""
-
-MOST_VALUES = 256
 SPLIT_NAMES = {"train", "training", "val", "valid", "validation", "test", "testing"}
-CLASS_FIELDS = ("class", "classname", "class_name", "label", "type", "category", "landuse", "code")
 
 
 def from_folder(folder: Path) -> Draft:
     """Return the draft of a folder of images and labels.
 
+    They are paired by their names; where those do not tell, by what they hold and where they lie.
+
     Raises:
         SpecError: No pairs were found.
         ScanError: The first image or a label file cannot be read.
     """
-    pairs, alone = found_pairs(folder)
+    try:
+        pairs, alone = found_pairs(folder)
+    except SpecError:
+        placed = placed_cases(folder, list(found_files(folder))) if folder.is_dir() else []
+        if not placed:
+            raise
+        return _from_places(folder, placed)
     with open_scan(folder / pairs[0].image) as scan:
         ndim, shortest = len(scan.shape), min(scan.shape)
         channels, named = _channels(scan)
+    draft = _started(folder, ndim, channels, named)
+    if alone:
+        draft.notes.append(f"{len(alone)} images without labels, such as {alone[0]}")
+    add_classes(draft, [pair.labels for pair in pairs])
+    _cases(draft, folder, pairs)
+    _splits(draft, pairs, ndim, shortest)
+    return draft
+
+
+def _from_places(folder: Path, cases: list[PlacedCase]) -> Draft:
+    """Return the draft of cases found by where their files lie; they are like the first."""
+    first = cases[0]
+    kept = [case for case in cases if _alike(case, first)]
+    with open_scan(folder / next(iter(first.files.values()))) as scan:
+        ndim, shortest = len(scan.shape), min(scan.shape)
+        named = scan.channels_are_named or len(first.files) > 1
+    channels = [name for own in first.channels.values() for name in own]
+    draft = _started(folder, ndim, channels, named)
+    if "*" not in first.files:
+        draft.document["bands"] = first.channels
+        draft.comments["bands"] = "The channels of each file, in file order."
+    draft.document["cases"] = [
+        {
+            "id": case.id,
+            **({"image": case.files["*"]} if "*" in case.files else {"images": case.files}),
+            "labels": case.labels[0],
+        }
+        for case in kept
+    ]
+    others = [own for case in kept for own in case.labels[1:]]
+    draft.comments["cases"] = "Found by what the files hold and where they lie." + (
+        f"\nOther labels of the same place: {', '.join(others)}" if others else ""
+    )
+    if len(kept) < len(cases):
+        left = next(case for case in cases if not _alike(case, first))
+        draft.notes.append(
+            f"{len(cases) - len(kept)} scans with other channels are left out, such as {left.id}"
+        )
+    draft.notes.append("names do not pair the files: check which scan has which labels")
+    add_classes(draft, [case.labels[0] for case in kept])
+    pairs = [Pair(next(iter(case.files.values())), case.labels[0]) for case in kept]
+    _splits(draft, pairs, ndim, shortest)
+    return draft
+
+
+def _alike(case: PlacedCase, other: PlacedCase) -> bool:
+    """Return whether two cases can be one dataset's: the same channels, labels of one kind."""
+    kinds = {own.labels[0].lower().endswith(VECTOR_SUFFIXES) for own in (case, other)}
+    return case.channels == other.channels and len(kinds) == 1
+
+
+def _started(folder: Path, ndim: int, channels: list[str], named: bool) -> Draft:
     document: dict[str, Any] = {
         "name": checked_name(folder.resolve().name),
         "description": "",
@@ -47,7 +101,9 @@ def from_folder(folder: Path) -> Draft:
         "ndim": ndim,
         "channels": channels,
     }
-    draft = Draft(
+    if ndim == 3:
+        document["orientation"] = "RAS"
+    return Draft(
         folder,
         document,
         {
@@ -57,14 +113,7 @@ def from_folder(folder: Path) -> Draft:
             else "The files do not name their channels: give them names. To use fewer than the\n"
             "files have, name all of them under bands, in file order.",
         },
-        [f"{len(alone)} images without labels, such as {alone[0]}"] if alone else [],
     )
-    if ndim == 3:
-        document["orientation"] = "RAS"
-    _classes(draft, folder, pairs)
-    _cases(draft, folder, pairs)
-    _splits(draft, pairs, ndim, shortest)
-    return draft
 
 
 def _channels(scan: Scan) -> tuple[list[str], bool]:
@@ -146,114 +195,3 @@ def _shared_folder(rule: dict[str, Any] | None, parts: Sequence[Sequence[str]]) 
     if rule is None or not 1 < len({tuple(own) for own in parts}) <= len(parts) / 2:
         return None
     return next(iter(group_names("/".join(rule["image"].split("/")[:-1]))), None)
-
-
-def _classes(draft: Draft, folder: Path, pairs: Sequence[Pair]) -> None:
-    if pairs[0].labels.lower().endswith(VECTOR_SUFFIXES):
-        _vector_classes(draft, folder, pairs)
-        return
-    step = max(1, len(pairs) // MOST_LABELS)
-    files = list(dict.fromkeys(folder / pair.labels for pair in pairs[::step]))[:MOST_LABELS]
-    with open_scan(files[0]) as scan:
-        colored = len(scan.channels) == 3 and scan.dtype == np.uint8
-    codes: Counter[int] = Counter()
-    for file in files:
-        with open_scan(file) as scan:
-            codes += _codes(scan, colored)
-    looked = f"{len(files)} of {len(pairs)} label files were looked into."
-    if colored:
-        _color_classes(draft, codes, looked)
-    elif len(codes) > MOST_VALUES or _numbered(codes):
-        draft.document["labels"] = "instances"
-        draft.document["classes"] = class_rows([(0, "background"), (1, "object")])
-        draft.comments["classes"] = f"Labels look like numbered objects. {looked}"
-    else:
-        draft.document["classes"] = _value_classes(codes)
-        draft.comments["classes"] = (
-            f"Fill in the names, and ignore: true for values without a meaning. {looked}"
-        )
-
-
-def _codes(scan: Scan, colored: bool) -> Counter[int]:
-    codes: Counter[int] = Counter()
-    for block in blocks(full_window(scan.shape), BLOCK[len(scan.shape)]):
-        if colored:
-            red, green, blue = np.moveaxis(scan.read(block).values.astype(np.int64), -1, 0)
-            found = (red << 16 | green << 8 | blue).ravel()
-        else:
-            labels, valid = read_labels(scan, block)
-            found = labels[valid].astype(np.int64)
-        values, counts = np.unique(found, return_counts=True)
-        codes.update(dict(zip(values.tolist(), counts.tolist(), strict=True)))
-    return codes
-
-
-def _numbered(codes: Counter[int]) -> bool:
-    """Return whether codes are counts of objects: nearly all numbers from 1 on, many of them."""
-    above = [code for code in codes if code > 0]
-    return len(above) > 64 and len(above) > 0.8 * max(above)
-
-
-def _value_classes(codes: Counter[int]) -> list[dict[str, Any]]:
-    values = sorted(codes)
-    rows = []
-    if len(values) == 2 and values[0] == 0 and values[1] > 1:
-        background, foreground = class_rows([(0, "background"), (1, "foreground")])
-        return [background, {**foreground, "from": [values[1]]}]
-    if not values:
-        raise ScanError("the label files that were looked into hold nodata only")
-    named = [(value, "background" if value == 0 else f"class_{value}") for value in values]
-    for row in class_rows([(max(0, value), name) for value, name in named if value >= 0]):
-        rows.append(row)
-    free = max([0, *values])
-    for value in (value for value in values if value < 0):
-        free += 1
-        rows.append({"value": free, "name": f"no_data_{-value}", "from": [value], "ignore": True})
-    if len(rows) - sum(row.get("ignore", False) for row in rows) < 2:  # a spec has two at least
-        rows += class_rows([(free + 1, "fill_in")])
-    return rows
-
-
-def _color_classes(draft: Draft, codes: Counter[int], looked: str) -> None:
-    # Colours that lossy compression made up are rare beside those that were drawn.
-    total = sum(codes.values())
-    kept = [code for code, count in codes.most_common(64) if count > total / 10_000]
-    if len(kept) < len(codes):
-        draft.document["labels"] = {"kind": "colors", "tolerance": 20}
-        draft.notes.append(
-            f"{len(codes)} colours in the labels; {len(kept)} are common enough for classes"
-        )
-    else:
-        draft.document["labels"] = "colors"
-    draft.document["classes"] = [
-        {"value": k, "name": f"class_{k}", "color": [code >> 16, code >> 8 & 255, code & 255]}
-        for k, code in enumerate(sorted(kept))
-    ]
-    draft.comments["classes"] = f"Labels are colours. Fill in the names. {looked}"
-
-
-def _vector_classes(draft: Draft, folder: Path, pairs: Sequence[Pair]) -> None:
-    fields: dict[str, set[str]] = {}
-    for pair in pairs[:MOST_LABELS]:
-        for name, texts in attribute_values(folder / pair.labels).items():
-            fields.setdefault(name, set()).update(texts)
-    fit = {name: texts for name, texts in fields.items() if 2 <= len(texts) <= 60}
-    named = [name for name in fit if name.lower() in CLASS_FIELDS]
-    draft.comments["labels"] = (
-        f"Attributes with few values: {', '.join(fit) or 'none'}. class_field is the one that "
-        "tells\nthe class; draw_order says which of overlapping polygons is on top: file, area, "
-        "classes,\nor an attribute."
-    )
-    if not named:
-        draft.document["labels"] = {"kind": "vector"}
-        draft.document["classes"] = class_rows([(0, "background"), (1, "object")])
-        draft.comments["classes"] = "Fill in the name of what the polygons are."
-        return
-    field = named[0]
-    texts = sorted(fit[field])
-    draft.document["labels"] = {"kind": "vector", "class_field": field}
-    rows = class_rows([(0, "background"), *[(k, text or "?") for k, text in enumerate(texts, 1)]])
-    for row, text in zip(rows[1:], texts, strict=True):
-        row["from"] = [text]
-    draft.document["classes"] = rows
-    draft.comments["classes"] = f"from: values of {field}. What no polygon covers is background."

@@ -14,10 +14,11 @@ from segfocal.data.cases import Pairing, paired
 from segfocal.errors import SpecError
 from segfocal.io.vectors import VECTOR_SUFFIXES
 
-__all__ = ["Pair", "found_pairs", "general_rule"]
+__all__ = ["Pair", "file_words", "found_files", "found_pairs", "general_rule"]
 
 RASTERS = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".jp2", ".vrt", ".img", ".bmp")
 VOLUMES = (".nii.gz", ".nii", ".mgz", ".mgh")
+ARRAYS = (".npz", ".npy", ".h5", ".hdf5", ".mat", ".zarr")
 MOST_FILES = 200_000
 
 LABEL_WORDS = {
@@ -50,11 +51,11 @@ def found_pairs(folder: Path) -> tuple[list[Pair], list[str]]:
     """
     if not folder.is_dir():
         raise SpecError(f"{folder}: no such folder; expected one with scans and labels")
-    files = list(_files(folder))
+    files = list(found_files(folder))
     labels: dict[tuple[str, ...], list[str]] = defaultdict(list)
     images: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for file in files:
-        words = _words(file)
+        words = file_words(file)
         vector = file.lower().endswith(VECTOR_SUFFIXES)
         is_label = vector or any(word in LABEL_WORDS for word in words)
         key = tuple(word for word in words if word not in LABEL_WORDS | IMAGE_WORDS)
@@ -64,7 +65,7 @@ def found_pairs(folder: Path) -> tuple[list[Pair], list[str]]:
     if not flat_images:
         raise SpecError(
             f"{folder}: no images found; expected files such as .tif, .png or .nii.gz that are not "
-            f"called {', '.join(sorted(LABEL_WORDS)[:6])}, ..."
+            f"called {', '.join(sorted(LABEL_WORDS)[:6])}, ...{_arrays(folder)}"
         )
     if not flat_labels:
         raise SpecError(
@@ -89,7 +90,17 @@ def found_pairs(folder: Path) -> tuple[list[Pair], list[str]]:
     return pairs, [file for file in flat_images if file not in used]
 
 
-def _files(folder: Path) -> Iterator[str]:
+def _arrays(folder: Path) -> str:
+    """Return a hint for folders of arrays, which say neither where nor what they are."""
+    for suffix in ARRAYS:
+        path = next(folder.rglob(f"*{suffix}"), None)
+        if path is not None:
+            return f"; {path.name} is not read: write its arrays as GeoTIFF or NIfTI"
+    return ""
+
+
+def found_files(folder: Path) -> Iterator[str]:
+    """Yield scans and vector files below a folder, relative to it."""
     count = 0
     for place, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -108,7 +119,8 @@ def _files(folder: Path) -> Iterator[str]:
             yield Path(place, name).relative_to(folder).as_posix()
 
 
-def _words(file: str) -> list[str]:
+def file_words(file: str) -> list[str]:
+    """Return the words of a path, without its suffix."""
     lower = file.lower()
     for suffix in (*VOLUMES, *RASTERS, *VECTOR_SUFFIXES):
         if lower.endswith(suffix):

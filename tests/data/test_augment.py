@@ -20,6 +20,7 @@ from segfocal.data.augmentation import (
     default_augmentation,
     light_augmentation,
 )
+from segfocal.data.volume_geometry import bend_volume
 
 ALWAYS = {
     "rotation": Change(probability=1, range=(-60, 60)),
@@ -128,6 +129,39 @@ def test_what_stands_at_invalid_pixels_does_not_leak(bad, shape):
         np.testing.assert_array_equal(found_valid, found_labels == 1)
 
 
+@pytest.mark.parametrize("shape", [(32, 32), (16, 18, 16)])
+def test_values_are_not_mixed_with_what_invalid_pixels_get(shape):
+    valid = np.random.default_rng(0).random(shape) < 0.7
+    labels = np.where(valid, 1, IGNORE_INDEX).astype(np.int32)
+    values = np.full((*shape, 2), 20, np.float32)
+    for seed in range(4):
+        found, found_valid, _ = augmented(values, valid, labels, seed, mean=5, std=2)
+        np.testing.assert_allclose(found[found_valid], 20, rtol=1e-5)
+        np.testing.assert_array_equal(found[~found_valid], 5)
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 40), (6, 6), (2, 3, 4)])
+def test_small_patches_can_be_bent(shape):
+    labels = np.ones(shape, np.int32)
+    found, _, _ = augmented(labels[..., None].astype(np.float32), labels > 0, labels, 0)
+    assert found.shape == (*shape, 1)
+
+
+def test_elastic_displacements_are_in_units_of_the_finest_axis():
+    shape = (40, 40, 40)
+    grid = np.stack(np.indices(shape), -1).astype(np.float32)
+    settings = Augmentation(elastic=Change(probability=1, range=(2, 2)))
+    moved = []
+    for seed in range(4):
+        values, valid, _ = augmented(
+            grid, np.ones(shape, bool), np.zeros(shape, np.int32), seed, settings,
+            mirror_axes=(), spacing=(1, 1, 2.5),
+        )  # fmt: skip
+        moved.append((values - grid)[valid].std(0))
+    along = np.mean(moved, 0)
+    assert along[2] * 2.5 == pytest.approx(along[:2].mean(), rel=0.3)
+
+
 def test_anisotropic_volumes_are_bent_within_their_planes_only():
     labels = np.broadcast_to(np.arange(9, dtype=np.int32)[:, None, None], (9, 24, 24)).copy()
     image = labels[..., None].astype(np.float32)
@@ -167,6 +201,24 @@ def test_zoom_scales_areas(shape, zoom):
     settings = Augmentation(scaling=Change(probability=1, range=(zoom, zoom)))
     _, _, found = augmented(labels[..., None].astype(np.float32), labels >= 0, labels, 0, settings)
     assert (found == 1).sum() == pytest.approx(labels.sum() * zoom ** len(shape), rel=0.2)
+
+
+@pytest.mark.parametrize("zoom", [0.71, 0.93, 1.0, 1.39])
+def test_zoomed_volumes_are_those_of_scipy(zoom):
+    rng = np.random.default_rng(0)
+    shape = (13, 20, 17)
+    values = rng.normal(size=(*shape, 2)).astype(np.float32)
+    code = rng.integers(1, 9, shape).astype(np.int32)
+    found, found_code = bend_volume(
+        values, code, angles=(0, 0, 0), zoom=zoom, elastic=0, spacing=(1, 1, 4), rng=rng
+    )
+    steps = np.array([1 / zoom, 1 / zoom, 1])  # not across planes that lie far apart
+    offset = (np.array(shape) - 1) / 2 * (1 - steps)
+    for k in range(2):
+        expected = ndimage.affine_transform(values[..., k], steps, offset, order=1, mode="constant")
+        np.testing.assert_allclose(found[..., k], expected, atol=2e-6)
+    expected = ndimage.affine_transform(code, steps, offset, order=0, mode="constant")
+    np.testing.assert_array_equal(found_code, expected)
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (40, 40, 40)])

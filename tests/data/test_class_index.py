@@ -7,6 +7,7 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import rasterio.shutil
 from test_sampling import dataset, write_scene  # noqa: F401
 
 from segfocal.data import class_index as module
@@ -83,6 +84,30 @@ def test_a_changed_file_has_another_key(readers, tmp_path):
     about = os.stat(tmp_path / "labels.tif")
     os.utime(tmp_path / "labels.tif", ns=(about.st_atime_ns, about.st_mtime_ns + 10**6))
     assert index_key(regions, 0) != key
+
+
+def test_files_behind_a_file_count(tmp_path, dataset):  # noqa: F811
+    shapely, pyogrio = pytest.importorskip("shapely"), pytest.importorskip("pyogrio")
+    write_scene(tmp_path / "a.tif", np.zeros((90, 80), "uint8"))
+    with rasterio.open(tmp_path / "a.tif") as source:
+        rasterio.shutil.copy(source, tmp_path / "a.vrt", driver="VRT")
+    squares = shapely.to_wkb([shapely.box(0, -300, 200, 0), shapely.box(300, -300, 500, 0)])
+    pyogrio.raw.write(
+        tmp_path / "a.shp", squares, [np.array(["c1", "c2"], object)], ["kind"],
+        geometry_type="Polygon", crs="EPSG:32633",
+    )  # fmt: skip
+    spec = dataset(
+        cases=[{"id": "a", "image": "a.vrt", "labels": "a.shp"}],
+        labels={"kind": "vector", "class_field": "kind"},
+    )
+    with ExitStack() as stack:
+        regions = open_regions(spec, "train", stack)
+        key = index_key(regions, 0)
+        for name in ("a.dbf", "a.tif"):
+            about = os.stat(tmp_path / name)
+            os.utime(tmp_path / name, ns=(about.st_atime_ns, about.st_mtime_ns + 10**6))
+            assert index_key(regions, 0) != key
+            key = index_key(regions, 0)
 
 
 def test_an_index_that_cannot_be_written_is_no_error(readers, tmp_path):

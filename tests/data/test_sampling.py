@@ -12,6 +12,7 @@ import rasterio
 from rasterio.transform import Affine
 
 from segfocal.card import IGNORE_INDEX, Card, Channel, LabelClass, Normalization
+from segfocal.data.augmentation import Augmentation, Change
 from segfocal.data.plan import Plan
 from segfocal.data.reading import blocks, open_regions
 from segfocal.data.sampling import PatchSampler
@@ -450,6 +451,31 @@ def test_the_plan_says_which_classes_patches_are_centred_on(tmp_path, dataset):
     plan = made_plan(spec, (16, 16), class_chances=(0, 0, 0, 1))
     with pytest.raises(SpecError, match=r"class_chances.*are 0 for all classes that split"):
         PatchSampler(spec, plan)
+
+
+def test_frequent_and_rare_classes_are_drawn_equally_often(tmp_path, dataset):
+    labels = np.full((200, 200), 255, "uint8")
+    labels[:100], labels[180, 180], labels[150, 20:26] = 0, 1, 2
+    write_scene(tmp_path / "a.tif", positions(labels.shape).astype("float32"))
+    write_scene(tmp_path / "labels.tif", labels, nodata=255)
+    plan = made_plan(dataset(), (16, 16), class_share=1, batch_size=300)
+    with PatchSampler(dataset(), plan, augment=False) as sampler:
+        found = sampler.batch(0)[2]
+    for k in (0, 1, 2):
+        assert 70 < sum((patch == k).any() for patch in found) < 130
+
+
+def test_volumes_are_turned_in_the_planes_of_their_spacing(tmp_path, dataset):
+    planes = np.broadcast_to(np.arange(9.0), (24, 24, 9)).astype(np.float32)
+    for name, values in (("a", planes), ("labels", planes.astype(np.uint8) // 4)):
+        nib.save(nib.Nifti1Image(values, np.diag([1.0, 1, 6, 1])), tmp_path / f"{name}.nii.gz")
+    turned = Augmentation(rotation=Change(probability=1, range=(20, 60)))
+    plan = made_plan(dataset(3), (24, 24, 9), augmentation=turned, mirror_axes=())
+    with PatchSampler(dataset(3), plan) as sampler:
+        values, valid, _ = sampler.batch(0)
+    assert 0.5 < valid.mean() < 0.99  # turned: corners come from beyond
+    expected = np.broadcast_to(planes, valid.shape)
+    np.testing.assert_allclose(values[..., 0][valid], expected[valid], atol=1e-3)
 
 
 def test_a_kept_index_is_used(scene, tmp_path, monkeypatch):

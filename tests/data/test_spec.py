@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from pydantic import ValidationError
 
 import segfocal
+from segfocal.data.regions import refuse_shared_pixels
 from segfocal.data.spec import Case, DatasetSpec, Region, load_spec
 from segfocal.errors import SpecError
 
@@ -174,6 +178,39 @@ def test_splits_of_a_volume_may_not_share_a_voxel(load, complaint, train, test, 
         assert "share pixels of case 'a'; give them disjoint planes or rows or cols" in complaint(
             **changes
         )
+
+
+def test_shared_pixels_are_found_among_many_regions():
+    rng = np.random.default_rng(0)
+    said = []
+    for _ in range(200):
+        boxes = []
+        for number in range(6):
+            starts, sides = rng.integers(0, 25, 2).tolist(), rng.integers(1, 7, 2).tolist()
+            spans = {
+                axis: (start, start + side)
+                for axis, start, side in zip(("rows", "cols"), starts, sides, strict=True)
+            }
+            spans.pop(rng.choice(["rows", "cols", *8 * ["none"]]), None)
+            boxes.append((f"s{rng.integers(2)}", Region(case="a", **spans), number))
+        drawn = np.zeros((6, 31, 31), bool)
+        for _, region, number in boxes:
+            drawn[number][region.window((31, 31))] = True
+        shared = any(
+            (drawn[i] & drawn[j]).any() for i, j in itertools.combinations(range(6), 2)
+            if boxes[i][0] != boxes[j][0]
+        )  # fmt: skip
+        splits = {split: [r for s, r, _ in boxes if s == split] for split in ("s0", "s1")}
+        told = pytest.raises(ValueError, match="share pixels of case 'a'")
+        with told if shared else nullcontext():
+            refuse_shared_pixels(splits, 2, lambda name: [name])
+        said.append(shared)
+    assert 0.05 < np.mean(said) < 0.95
+
+
+def test_groups_and_blocks_exclude_each_other(complaint):
+    rule = {"ratio": {"train": 1, "test": 1}, "blocks": {"size": 8}}
+    assert "leave one of the two out" in complaint(splits={}, split_by=rule, group_by="city")
 
 
 def test_regions_of_one_split_may_overlap_and_cases_do_not_meet(load):

@@ -143,6 +143,18 @@ def test_nnunet_of_colour_images_in_one_file(tmp_path, write_json, imported):
         assert reader.read(full_window(reader.shape))[0][0, 0].tolist() == [3, 4, 5]
 
 
+def test_nnunet_whose_numbers_start_anew_for_the_test(volume, write_json, imported):
+    nnunet_files(volume, channels=1)
+    for name in ("imagesTs/a_001_0000.nii.gz", "labelsTs/a_001.nii.gz"):
+        volume(name, *([seg(0, 1)] if "labels" in name else []))
+    volume("imagesTr/a_001_0000.nii.gz")
+    volume("labelsTr/a_001.nii.gz", seg(0, 1))
+    write_json({**NNUNET, "channel_names": {"0": "CT"}})
+    spec = imported()
+    assert {"Tr_a_001", "Ts_a_001"} <= {case.id for case in spec.cases}
+    assert [region.case for region in spec.regions("test")] == ["Ts_a_001"]
+
+
 def test_nnunet_with_lists_of_files(volume, write_json, imported):
     for n in range(5):
         volume(f"here/a{n}.nii.gz")
@@ -220,6 +232,19 @@ def test_bids_derivatives(tmp_path, volume, imported, space):
     ]  # fmt: skip
     assert [case.groups["subject"] for case in spec.cases] == [f"{n:02}" for n in range(1, 6)]
     assert sf.check_spec(spec).ok
+
+
+def test_bids_without_a_table_has_the_values_of_its_labels(tmp_path, volume, imported):
+    for n in "12345":
+        volume(f"sub-{n}/anat/sub-{n}_T1w.nii.gz")
+        volume(f"derivatives/m/sub-{n}/anat/sub-{n}_dseg.nii.gz", seg(0, 4, 9))
+    spec = imported()
+    assert [(c.value, c.name) for c in spec.classes] == [
+        (0, "background"), (4, "class_4"), (9, "class_9"),
+    ]  # fmt: skip
+    assert sf.check_spec(spec).ok
+    notes = sf.import_spec(tmp_path / "data", tmp_path / "again.yaml")
+    assert any("fill in their names" in note for note in notes)
 
 
 BIDS_TABLE = "index\tname\tcolor\n1\tgrey\t#ff0000\n2\twhite\t#00FF7f\n3\tother\tn/a\n"
