@@ -23,6 +23,11 @@ from segfocal.planning.sizes import plan_patch
 from segfocal.presets import PRESETS
 from segfocal.version import __version__
 
+# What is made here has one value, or one class: plans warn of it, see test_planning_doubts.py.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:spec '(made|any|volumes)':segfocal.errors.SegfocalWarning"
+)
+
 
 def write_scene(path: Path, bands: np.ndarray, nodata: float | None = None) -> None:
     count, height, width = bands.shape
@@ -421,7 +426,7 @@ def test_a_resolution_in_the_spec_is_taken(tmp_path, dataset):
     spec = dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8"), resolution=[40, 60])
     plan = make_plan(spec)
     assert (plan.card.resolution, plan.resample) == ((40, 60), True)
-    assert plan.reasons["card.resolution"] == "the spec says so"
+    assert plan.reasons["card.resolution"] == "the spec says so, in metres"
     with PatchSampler(spec, plan) as sampler:  # 20 x 30: half as many pixels
         assert sampler._regions[0].shape == (30, 30)
 
@@ -490,7 +495,7 @@ def test_with_few_labels_patches_lie_where_there_are_some(dataset, rows, others)
     labels[:rows] = 3
     plan = make_plan(dataset(np.ones((1, 60, 60), "uint8"), labels))
     assert plan.other_patches == others
-    assert plan.reasons["other_patches"] == f"{rows / 60:.1%} of the pixels are labelled"
+    assert plan.reasons["other_patches"].startswith(f"{rows / 60:.1%} of the pixels are labelled")
 
 
 def test_more_memory_and_a_gpu_allow_more(dataset):
@@ -505,9 +510,9 @@ def test_more_memory_and_a_gpu_allow_more(dataset):
     for plan, limit in ((gpu, 40e9), (small, 3e9)):
         network = PRESETS[plan.preset]
         taken = training_bytes(network, plan.patch, plan.batch_size, channels=1, classes=3)
-        assert taken <= limit
+        assert taken <= 0.8 * limit  # the rest is for errors of the estimate
         again = training_bytes(network, plan.patch, plan.batch_size + 1, channels=1, classes=3)
-        assert plan.batch_size == 16 or again > limit
+        assert plan.batch_size == 16 or again > 0.8 * limit
     assert "memory" in small.reasons["patch"]
     with pytest.raises(GeometryError, match="memory 'much'; expected bytes"):
         make_plan(spec, memory="much")
@@ -551,10 +556,9 @@ def test_the_gpu_at_hand_is_asked_for_its_memory(monkeypatch, tmp_path, visible,
 
 def test_every_number_has_its_reason(dataset):
     plan = make_plan(dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8")), steps=5)
-    assert set(plan.reasons) == {
-        "card.resolution", "normalization.band 0", "preset", "patch", "batch_size", "steps",
-        "class_share", "class_chances", "other_patches", "augmentation",
-    }  # fmt: skip
+    numbers = set(Plan.model_fields) - {"spec", "card", "class_pixels", "fingerprint", "reasons"}
+    of_card = {"card.resolution", "card.tile", "normalization.band 0"}
+    assert set(plan.reasons) == numbers | of_card
     assert plan.reasons["steps"] == "asked for"
     assert all(plan.reasons.values())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -65,6 +64,7 @@ def plan(
     Example: segfocal plan landcover.yaml -o plan.yaml
     """
     import segfocal
+    from segfocal.cli.plan_table import plan_lines
 
     if output.exists() and not overwrite:  # said before everything is measured
         raise OutputExistsError(
@@ -90,22 +90,7 @@ def plan(
     click.echo(
         f"{output}: {made.preset}, {made.steps} steps of {made.batch_size} patches, {sides} pixels"
     )
-    lines = _lines(made.reasons)
+    lines = plan_lines(made)
     width = max(len(key) for key, _ in lines)
-    for key, reason in lines:
-        click.echo(f"  {key:{width}}  {reason}")
-
-
-def _lines(reasons: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Return what to print for each reason: channels that are normalized alike share a line."""
-    alike: dict[str, list[str]] = {}
-    for key, reason in reasons.items():
-        if key.startswith("normalization."):
-            alike.setdefault(reason, []).append(key.removeprefix("normalization."))
-    lines = []
-    for key, reason in reasons.items():
-        if not key.startswith("normalization."):
-            lines.append((key, reason))
-        elif reason in alike:
-            lines.append(("normalization", f"{', '.join(alike.pop(reason))}: {reason}"))
-    return lines
+    for key, text in lines:
+        click.echo(f"  {key:{width}}  {text}")

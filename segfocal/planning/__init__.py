@@ -8,37 +8,30 @@ all voxels is left out: the datasets here may be a single scan.
 
 from __future__ import annotations
 
-import math
+import warnings
 from contextlib import ExitStack
 
 import numpy as np
 
 from segfocal.card import Card
 from segfocal.data.augmentation import default_augmentation, light_augmentation
-from segfocal.data.fingerprint import Fingerprint, measure
-from segfocal.data.plan import AugmentationKind, OtherPatches, Plan
-from segfocal.data.reading import open_regions
+from segfocal.data.fingerprint import measure
+from segfocal.data.plan import AugmentationKind, Plan
+from segfocal.data.reading import RegionReader, open_regions
 from segfocal.data.spec import DatasetSpec
-from segfocal.errors import SpecError
-from segfocal.planning.device import Device, DeviceKind, device_at_hand
+from segfocal.errors import SegfocalWarning, SpecError
+from segfocal.planning.course import FIXED, plan_sampling, plan_steps
+from segfocal.planning.device import DeviceKind, device_at_hand
+from segfocal.planning.doubts import doubts_of
 from segfocal.planning.intensity import plan_normalization
 from segfocal.planning.resolution import plan_resolution
-from segfocal.planning.sizes import OUTPUT_STRIDE, plan_batch, plan_patch
+from segfocal.planning.scale import pixels_at
+from segfocal.planning.sizes import OUTPUT_STRIDE, memory_doubt, plan_batch, plan_patch
 from segfocal.presets import PRESETS
 from segfocal.types import window_shape
 from segfocal.version import __version__
 
 __all__ = ["make_plan"]
-
-FEW_LABELS = 0.5
-"""Share of labelled pixels below which patches that lie anywhere would often show none."""
-
-COMMON = 0.5
-"""Share of labelled pixels of a class above which no patch has to be centred on it."""
-
-PASSES = {"cpu": 30, "gpu": 100}
-STEPS = {"cpu": (1000, 5000), "gpu": (5000, 100_000)}
-"""How often each pixel is seen, and the fewest and most steps, by device."""
 
 
 def make_plan(
@@ -57,7 +50,8 @@ def make_plan(
 
     Mean and standard deviation per channel are over all usable pixels of the split ``train``;
     percentiles are over a sample of them. What is left out is chosen, and ``plan.reasons`` says
-    why.
+    why. What makes training doubtful is warned of: channels of one value, classes that no pixel
+    has, pixels of very different sizes, a step that takes more memory than there is.
 
     Args:
         spec: The dataset.
@@ -69,11 +63,11 @@ def make_plan(
         augmentation: ``"default"``: nnU-Net's; ``"light"``, for short runs; ``"none"``.
         device: What is trained on: ``"cpu"``, ``"gpu"``, or what this machine has.
         memory: What training may take there, in bytes or as text such as ``"8GB"``. Left out:
-            nine tenths of the GPU's, or half of what is free.
+            nine tenths of the GPU's, or half of what is free. Of a GPU's a fifth is left free.
 
     Raises:
-        SpecError: No usable or no labelled pixels, labels outside the class table, or an
-            argument that no plan can hold.
+        SpecError: No usable or no labelled pixels, labels outside the class table, a region
+            without a pixel at the resolution, or an argument that no plan can hold.
         GeometryError: ``memory`` is no size.
         ScanError, ChannelError: A file of the split cannot be used.
     """
@@ -83,7 +77,11 @@ def make_plan(
     with ExitStack() as stack:
         readers = open_regions(spec, "train", stack)
         found = measure(spec, readers)
-        resolution, resample, reasons["card.resolution"] = plan_resolution(spec, readers)
+        resolution, resample, why = plan_resolution(spec, readers)
+        reasons.update(why)
+        doubts: list[str | None] = list(doubts_of(spec, readers, found))
+        target = resolution if resample else None
+        shapes = np.array([_sides(reader, target) for reader in readers], np.float64)
         normalizations, why = plan_normalization(spec, found.fingerprint)
         reasons.update(why)
         channels = found.channels
@@ -100,10 +98,6 @@ def make_plan(
             else channel
             for channel in channels
         )
-        shapes = np.array([window_shape(reader.window) for reader in readers], np.float64)
-        if resample and resolution is not None:
-            known = [reader.resolution or resolution for reader in readers]
-            shapes *= np.array(known) / np.array(resolution)
     chosen = preset or ("nano" if not place.is_gpu else "tiny_srf" if spec.ndim == 2 else "micro")
     reasons["preset"] = (
         "asked for"
@@ -124,11 +118,12 @@ def make_plan(
         batch_size, reasons["batch_size"] = plan_batch(patch, network, *width, place)
     else:
         reasons["batch_size"] = "asked for"
+    doubts.append(memory_doubt(patch, batch_size, network, *width, place))
     if steps is None:
-        steps, reasons["steps"] = _plan_steps(int(shapes.prod(1).sum()), patch, batch_size, place)
+        steps, reasons["steps"] = plan_steps(int(shapes.prod(1).sum()), patch, batch_size, place)
     else:
         reasons["steps"] = "asked for"
-    chances, other, why = _plan_sampling(spec, found.fingerprint)
+    chances, other, why = plan_sampling(spec, found.fingerprint)
     reasons.update(why)
     # Two strides at least: tiles of one could not overlap.
     tile = tuple(
@@ -144,10 +139,22 @@ def make_plan(
         "light": "asked for: little, for a short run",
         "none": "asked for: none",
     }[augmentation]
-    if spec.ndim == 3:
-        reasons["mirror_axes"] = (
-            "all, as nnU-Net; take away the axis from left to right if sides matter"
-        )
+    reasons["mirror_axes"] = (
+        "asked for: none"
+        if augmentation == "none"
+        else "all: a scene seen from above has no upright side; take axes away if yours have"
+        if spec.ndim == 2
+        else "all, as nnU-Net; take away the axis from left to right if sides matter"
+    )
+    reasons["card.tile"] = (
+        "the patch"
+        if tile == tuple(patch)
+        else f"the patch in multiples of {OUTPUT_STRIDE}, and two of them at least: tiles overlap"
+    )
+    reasons.update(FIXED)
+    for text in doubts:
+        if text is not None:
+            warnings.warn(f"spec {spec.name!r}: {text}", SegfocalWarning, stacklevel=2)
     return Plan(
         spec=spec.name,
         card=Card(
@@ -179,6 +186,22 @@ def make_plan(
     )
 
 
+def _sides(reader: RegionReader, resolution: tuple[float, ...] | None) -> tuple[int, ...]:
+    """Return the sides of a region in pixels, at the resolution where there is one."""
+    own = window_shape(reader.window)
+    if resolution is None or reader.resolution is None:
+        return own
+    sides = pixels_at(reader.window, reader.shape, reader.resolution, resolution)
+    if not all(sides):
+        raise SpecError(
+            f"spec {reader.spec.name!r}: case {reader.case.id!r}: a region of "
+            f"{' x '.join(map(str, own))} pixels has {' x '.join(map(str, sides))} at the "
+            f"resolution {' x '.join(f'{side:g}' for side in resolution)}, which is that of most "
+            "scans; expected at least one along each axis: give a finer resolution in the spec"
+        )
+    return sides
+
+
 def _check(
     spec: DatasetSpec,
     preset: str | None,
@@ -195,46 +218,3 @@ def _check(
         raise SpecError(
             f"steps {steps}, batch size {batch_size}, seed {seed}; expected at least 1, 1 and 0"
         )
-
-
-def _plan_steps(
-    pixels: int, patch: tuple[int, ...], batch_size: int, place: Device
-) -> tuple[int, str]:
-    """Return the number of steps, and why."""
-    kind = "gpu" if place.is_gpu else "cpu"
-    fewest, most = STEPS[kind]
-    once = pixels / (batch_size * float(np.prod(patch)))
-    wanted = math.ceil(PASSES[kind] * once)
-    return min(max(fewest, wanted), most), (
-        f"{PASSES[kind]} passes over {pixels} pixels are {wanted} steps; "
-        f"at least {fewest} and at most {most} on a {kind.upper()}"
-    )
-
-
-def _plan_sampling(
-    spec: DatasetSpec, found: Fingerprint
-) -> tuple[tuple[float, ...], OtherPatches, dict[str, str]]:
-    """Return chances of classes, where other patches lie, and why."""
-    shares = found.class_shares
-    present = [k for k, share in enumerate(shares) if share > 0]
-    common = [k for k in present if shares[k] > COMMON]
-    if len(common) == len(present):  # one class alone, or regions that overlap
-        common = []
-    chances = tuple(0.0 if share == 0 or k in common else 1.0 for k, share in enumerate(shares))
-    least = min((share, k) for k, share in enumerate(shares) if share > 0)
-    name, share = spec.classes[least[1]].name, _percent(least[0])
-    rarest = f"the rarest, {name}, has {share} of the labelled pixels"
-    why = {
-        "class_share": "half of the patches are centred on a class, the others show what is common",
-        "class_chances": f"the same for all; {rarest}"
-        + "".join(
-            f"; none for {spec.classes[k].name}, which {shares[k]:.0%} are and other patches show"
-            for k in common
-        ),
-        "other_patches": f"{found.labelled:.1%} of the pixels are labelled",
-    }
-    return chances, "labelled" if found.labelled < FEW_LABELS else "anywhere", why
-
-
-def _percent(share: float) -> str:
-    return f"{share:.2%}" if share >= 1e-4 else "less than 0.01%"

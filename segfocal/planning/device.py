@@ -12,7 +12,7 @@ from typing import Literal, get_args
 from segfocal.engine.memory import parse_bytes
 from segfocal.errors import SpecError
 
-__all__ = ["Device", "DeviceKind", "device_at_hand"]
+__all__ = ["Device", "DeviceKind", "bytes_text", "device_at_hand"]
 
 DeviceKind = Literal["auto", "cpu", "gpu"]
 
@@ -55,9 +55,17 @@ def device_at_hand(kind: DeviceKind = "auto", memory: int | str | None = None) -
     total = None if kind == "cpu" else _gpu_bytes()
     if kind == "gpu" or (kind == "auto" and total):
         size = asked or (total or UNKNOWN["gpu"]) * 9 // 10
-        return Device(f"GPU, {size / 2**30:.1f} GiB", size, True)
+        return Device(f"GPU, {bytes_text(size)}", size, True)
     size = asked or _free_bytes() // 2
-    return Device(f"CPU, {size / 2**30:.1f} GiB", size, False)
+    return Device(f"CPU, {bytes_text(size)}", size, False)
+
+
+def bytes_text(size: int) -> str:
+    """Return a size for people, in the largest unit of which it is a tenth."""
+    for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
+        if size >= 2**power / 10:
+            return f"{size / 2**power:.1f} {unit}"
+    return f"{size} bytes"
 
 
 def _gpu_bytes() -> int | None:

@@ -10,6 +10,7 @@ from segfocal.data.reading import SAME_SPACING, RegionReader
 from segfocal.data.spec import DatasetSpec
 from segfocal.errors import SpecError
 from segfocal.io.ground import unit_of_pixels
+from segfocal.planning.scale import resolution_fault
 
 __all__ = ["check_units", "plan_resolution"]
 
@@ -21,51 +22,86 @@ COARSE_PERCENTILE = 10
 
 def plan_resolution(
     spec: DatasetSpec, readers: Sequence[RegionReader]
-) -> tuple[tuple[float, ...] | None, bool, str]:
-    """Return the resolution of patches, whether scans are resampled to it, and why.
+) -> tuple[tuple[float, ...] | None, bool, dict[str, str]]:
+    """Return the resolution of patches, whether scans are resampled to it, and why each.
 
     Volumes: the median of the spacings along each axis; along a coarse axis (more than three
     times the others in spacing, less than a third in voxels) the 10th percentile, but no
     finer than the others. Scenes are taken as they are.
 
     Raises:
-        SpecError: The spec asks for a resolution, and a scan has none; or resolutions are in
-            different units.
+        SpecError: The spec asks for a resolution, and a scan has none, or a region no pixel of
+            it; or resolutions are in different units.
     """
     by_case = {reader.case.id: reader for reader in readers}
+    units = {name: unit_of_pixels(r.scans.image(r.case)) for name, r in by_case.items()}
     try:
-        check_units({name: unit_of_pixels(r.scans.image(r.case)) for name, r in by_case.items()})
+        check_units(units)
     except SpecError as error:
         raise SpecError(f"spec {spec.name!r}: {error}") from error
+    unit = next((f", in {unit}" for unit in units.values() if unit is not None), "")
     known = [reader.resolution for reader in by_case.values()]
     if spec.resolution is not None:
-        if any(sides is None for sides in known):
-            name = next(name for name, reader in by_case.items() if reader.resolution is None)
-            raise SpecError(
-                f"spec {spec.name!r}: resolution {list(spec.resolution)}, and case {name!r} has "
-                "none: leave the resolution out, or give the file one"
-            )
-        return spec.resolution, True, "the spec says so"
+        _check_regions(spec, spec.resolution, readers, units)
+        return (
+            spec.resolution,
+            True,
+            _why(
+                f"the spec says so{unit}", "scans of another resolution are brought to the spec's"
+            ),
+        )
     if any(sides is None for sides in known):
-        return None, False, "not known of all scans"
+        return (
+            None,
+            False,
+            _why("not known of all scans", "there is no resolution to bring them to"),
+        )
     sides = np.array(known, np.float64)
     median = np.median(sides, axis=0)
     same = bool((np.maximum(sides, median) <= SAME_SPACING * np.minimum(sides, median)).all())
     if same:
         first = tuple(float(side) for side in known[0] or ())
-        return first, False, "that of all scans" if len(known) > 1 else "that of the scan"
-    spread = f"{_text(sides.min(0))} to {_text(sides.max(0))} in {len(sides)} scans"
+        origin = "that of all scans" if len(known) > 1 else "that of the scan"
+        return first, False, _why(f"{origin}{unit}", "nothing has another resolution")
+    why = (
+        f"the median of {_text(sides.min(0))} to {_text(sides.max(0))} in {len(sides)} scans{unit}"
+    )
     if spec.ndim == 2:
         return (
             tuple(median.tolist()),
             False,
-            f"the median of {spread}; scenes are not resampled unless the spec has a resolution",
+            _why(why, "scenes are not, unless the spec has a resolution"),
         )
     target, coarse = _target(sides, np.median([r.shape for r in by_case.values()], axis=0))
-    why = f"the median of {spread}"
     if coarse is not None:
         why += f"; axis {coarse} is coarse: its {COARSE_PERCENTILE}th percentile, as in nnU-Net"
-    return tuple(target.tolist()), True, why
+    return (
+        tuple(target.tolist()),
+        True,
+        _why(why, "volumes of another resolution are brought to it, as in nnU-Net"),
+    )
+
+
+def _why(resolution: str, resample: str) -> dict[str, str]:
+    return {"card.resolution": resolution, "resample": resample}
+
+
+def _check_regions(
+    spec: DatasetSpec,
+    wanted: tuple[float, ...],
+    readers: Sequence[RegionReader],
+    units: Mapping[str, str | None],
+) -> None:
+    for reader in readers:
+        name, sides = reader.case.id, reader.resolution
+        if sides is None:
+            raise SpecError(
+                f"spec {spec.name!r}: resolution {list(wanted)}, and case {name!r} has none: "
+                "leave the resolution out, or give the file one"
+            )
+        fault = resolution_fault(reader.window, reader.shape, sides, wanted, units[name])
+        if fault is not None:
+            raise SpecError(f"spec {spec.name!r}: case {name!r}: {fault}")
 
 
 def check_units(units: Mapping[str, str | None]) -> None:

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from segfocal.data.spec import DatasetSpec
-from segfocal.errors import SpecError
 from segfocal.planning.intensity import normalization_of
-from segfocal.planning.resolution import check_units
+from segfocal.spec_check.finding import Finding
+from segfocal.spec_check.headers import of_headers
 from segfocal.spec_check.survey import CaseSurvey, ChannelSurvey
 
 __all__ = ["Finding", "judged"]
-
-Level = Literal["fault", "warning", "notice"]
 
 BELONGS_TOGETHER = ("patient", "subject", "sub", "participant", "person", "scene", "city", "site")
 """Names of groups that usually may not be divided."""
@@ -27,22 +23,6 @@ OTHER_SCALE = 30
 """Ratio of the ranges of values of two cases above which they are hardly in the same unit."""
 
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing to know about a dataset.
-
-    Attributes:
-        level: ``"fault"``: it would spoil training or scores; ``"warning"``: look at it;
-            ``"notice"``: good to know.
-        text: What was found, and what to do.
-        cases: Ids of the cases it is about; none: the dataset.
-    """
-
-    level: Level
-    text: str
-    cases: tuple[str, ...] = ()
-
-
 def judged(spec: DatasetSpec, surveys: Sequence[CaseSurvey]) -> list[Finding]:
     """Return what follows from the surveys of single cases."""
     found: list[Finding] = []
@@ -50,7 +30,7 @@ def judged(spec: DatasetSpec, surveys: Sequence[CaseSurvey]) -> list[Finding]:
     read = [survey for survey in surveys if not survey.error]
     found += _pairs(spec)
     found += _splits(spec, surveys)
-    found += _headers(spec, read)
+    found += of_headers(spec, read)
     found += _masks(spec, read)
     if any(survey.pixels for survey in read):
         found += _labels(spec, read)
@@ -84,6 +64,7 @@ def _splits(spec: DatasetSpec, surveys: Sequence[CaseSurvey]) -> Iterator[Findin
     idle = [s.case.id for s in surveys if not any(s.case.id in cases for cases in used.values())]
     if idle:
         yield Finding("notice", "in no split", tuple(idle))
+    blocks = spec.split_by is not None and spec.split_by.blocks is not None
     groups = dict.fromkeys(name for survey in surveys for name in survey.case.groups)
     for name in groups:
         splits_of: dict[str, set[str]] = {}
@@ -104,58 +85,9 @@ def _splits(spec: DatasetSpec, surveys: Sequence[CaseSurvey]) -> Iterator[Findin
         elif name.lower() in BELONGS_TOGETHER:
             yield Finding(
                 "warning",
-                f"group {name!r} crosses splits ({shown}{more}); if its cases look alike, set "
-                f"group_by: {name}",
+                f"group {name!r} crosses splits ({shown}{more}); if its cases look alike, "
+                + (f"set group_by: {name}" if not blocks else f"put group_by: {name} for blocks"),
             )
-
-
-def _headers(spec: DatasetSpec, read: Sequence[CaseSurvey]) -> Iterator[Finding]:
-    sizes = [survey.resolution for survey in read if survey.resolution is not None]
-    try:
-        check_units({survey.case.id: survey.unit for survey in read})
-    except SpecError as error:
-        yield Finding("fault", str(error))
-        sizes = []
-    if sizes:
-        low, high = np.min(sizes, 0), np.max(sizes, 0)
-        if spec.resolution is None and (high > 2 * low).any():
-            yield Finding(
-                "warning",
-                f"pixel sizes differ from {_sides(low)} to {_sides(high)}; a network sees them "
-                "as one: give a resolution, or separate specs",
-            )
-        wanted = np.array(low if spec.resolution is None else spec.resolution)
-        if ((low > 2 * wanted) | (high < wanted / 2)).any():
-            yield Finding(
-                "warning",
-                f"pixels of {_sides(low)} to {_sides(high)}, resolution {_sides(wanted)}: more "
-                "than twice apart",
-            )
-    types = sorted({survey.dtype for survey in read})
-    if len(types) > 1:
-        yield Finding("notice", f"scans are of types {', '.join(types)}")
-    turned = {str(s.georeference.get("file_orientation", "")) for s in read} - {""}
-    if turned and turned != {spec.orientation or "RAS"}:
-        yield Finding(
-            "notice",
-            f"files are stored as {', '.join(sorted(turned))} and read as "
-            f"{spec.orientation or 'RAS'}",
-        )
-    for name in spec.channels:
-        twice = tuple(survey.case.id for survey in read if name in survey.twice_scaled)
-        if twice:
-            yield Finding(
-                "warning",
-                f"channel {name!r} has a scale or offset in the header, and the spec's is applied "
-                "after it; take it out of the spec unless it is meant to change the unit",
-                twice,
-            )
-    if spec.scale or spec.offset or spec.nodata:
-        keys = [key for key in ("scale", "offset", "nodata") if getattr(spec, key)]
-        yield Finding(
-            "notice",
-            f"{', '.join(keys)} stand in the spec: a scan to predict needs them in its own header",
-        )
 
 
 def _masks(spec: DatasetSpec, read: Sequence[CaseSurvey]) -> Iterator[Finding]:
@@ -281,10 +213,6 @@ def _scales(
         f"{most}: are they in the same unit? normalization: {{{name}: scan}} scales each scan by "
         "itself",
     )
-
-
-def _sides(sides: Sequence[float] | np.ndarray) -> str:
-    return " x ".join(f"{side:.4g}" for side in sides)
 
 
 def _some(names: Sequence[str]) -> str:
