@@ -21,6 +21,8 @@ class PatchBatches(keras.utils.PyDataset):
             :meth:`~segfocal.data.workers.BatchWorkers.get`.
         steps: Number of batches per epoch.
         outputs: Names of the network's outputs when it has several: each gets the labels.
+        flags: Type of what says which pixels are valid; TensorFlow adds up batches of several
+            devices to learn their shape, and has no sum of booleans.
 
     Attributes:
         epoch: The epoch whose batches are given. Keras does not tell it: a callback has to.
@@ -29,7 +31,11 @@ class PatchBatches(keras.utils.PyDataset):
     """
 
     def __init__(
-        self, make: Callable[[int, int], Batch], steps: int, outputs: Sequence[str] = ()
+        self,
+        make: Callable[[int, int], Batch],
+        steps: int,
+        outputs: Sequence[str] = (),
+        flags: str = "bool",
     ) -> None:
         # Keras's own workers are left out: its processes are forked.
         super().__init__(workers=1, use_multiprocessing=False)
@@ -37,6 +43,7 @@ class PatchBatches(keras.utils.PyDataset):
         self._make = make
         self._steps = steps
         self._outputs = tuple(outputs)
+        self._flags = flags
         self._given: dict[int, float] = {}
 
     @property
@@ -47,7 +54,7 @@ class PatchBatches(keras.utils.PyDataset):
         values, valid, labels = self._make(self.epoch, self.start + index)
         targets = {name: labels for name in self._outputs} if self._outputs else labels
         self._given[index] = time.monotonic()
-        return {"image": values, "valid": valid}, targets
+        return {"image": values, "valid": valid.astype(self._flags, copy=False)}, targets
 
     def given_at(self, index: int) -> float | None:
         """Return when the batch of this index was given last, on the monotonic clock."""

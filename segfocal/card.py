@@ -165,6 +165,9 @@ class Card(_Strict):
             the channels of the first slice, of the next, and so on.
         resolution: Pixel size of the training data along each axis (CRS units or mm).
         orientation: Axis codes of volumes (nibabel's), e.g. ``"RAS"``; None for scenes.
+        temperature: What the logits are divided by before they become the probabilities that are
+            given out; None: nothing. Labels do not depend on it. Networks, exported ones too,
+            give probabilities without it: it is applied to what tiles were blended to.
     """
 
     format: Literal[1] = 1
@@ -181,6 +184,7 @@ class Card(_Strict):
     normalization: Normalization | None = None
     resolution: tuple[Annotated[float, Field(gt=0)], ...] | None = None
     orientation: Orientation | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Card:
@@ -198,6 +202,8 @@ class Card(_Strict):
             raise ValueError("a region has value 0, which stands for no region; expected 1 or more")
         if self.task == "classes" and len(values) < 2:
             raise ValueError(f"{len(values)} class; expected at least 2, background included")
+        if self.temperature is not None and self.task == "regions":
+            raise ValueError("a temperature is for exclusive classes; expected none for regions")
         if self.slices % 2 == 0 or (self.slices > 1 and self.ndim != 2):
             raise ValueError(
                 f"slices {self.slices} of {self.ndim} axes; expected an odd number, and more than "
@@ -224,6 +230,8 @@ class Card(_Strict):
             written.pop("normalization", None)
         if self.slices == 1:
             written.pop("slices", None)
+        if self.temperature is None:
+            written.pop("temperature", None)
         return written
 
     @property

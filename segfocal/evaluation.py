@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from segfocal.card import Card
 from segfocal.data.open_scans import open_image
 from segfocal.data.reading import RegionReader, open_regions
 from segfocal.data.spec import DatasetSpec
@@ -17,6 +18,7 @@ from segfocal.engine.layers import Layers
 from segfocal.engine.memory import parse_bytes
 from segfocal.engine.openvino_predictor import Precision
 from segfocal.engine.predictors import as_predictor
+from segfocal.engine.stored_temperature import require_storable, store_temperature
 from segfocal.errors import GeometryError, ModelError, OutputError
 from segfocal.io import PendingOutput
 from segfocal.io.measure import distance_unit
@@ -24,13 +26,14 @@ from segfocal.io.pending import writing
 from segfocal.prediction import predict, stream
 from segfocal.reliability import Reliability
 from segfocal.report import evaluation_page
-from segfocal.scores import Evaluation, scores_table
+from segfocal.scores import Calibration, Evaluation, scores_table
 from segfocal.scoring import (
     DEFAULT_POINT_BYTES,
     calibration_of,
     count_probabilities,
     score_case,
 )
+from segfocal.temperature import RANGE
 
 __all__ = ["Evaluation", "by_case", "evaluate", "tolerance_of", "write_scores"]
 
@@ -46,6 +49,7 @@ def evaluate(
     distances: bool = True,
     tolerance: float | None = None,
     calibration: bool = False,
+    calibrate: bool = False,
     overwrite: bool = False,
     progress: Progress | None = None,
     engine: Engine = "auto",
@@ -75,6 +79,10 @@ def evaluate(
             of the CRS; left out, the longest side of a pixel of the split.
         calibration: Measure whether probabilities can be taken at their word: this runs the
             network over the scans once more. Not of regions that overlap.
+        calibrate: Measure that, and store the temperature that fits best in the card of the model,
+            which has to be the path of a ``.keras`` file. Probabilities and uncertainties that are
+            predicted with it from then on are at that temperature; labels do not change. Take a
+            split that was neither trained on nor is to be reported, such as ``"val"``.
         overwrite: Replace earlier results in ``out``.
         progress: Called with tiles done and tiles in all, for each scan.
         engine, precision, notice: See :func:`segfocal.predict`.
@@ -84,12 +92,15 @@ def evaluate(
             on, has scenes resampled too unless ``resample`` says otherwise.
 
     Raises:
-        ModelError: The model has other classes than the spec.
+        ModelError: The model has other classes than the spec, or a temperature cannot be stored
+            in it.
         SpecError, ScanError, ChannelError, OutputError: See the messages.
         GeometryError: ``tolerance`` is negative.
     """
     if tolerance is not None and not tolerance >= 0:
         raise GeometryError(f"tolerance {tolerance}; expected 0 or more")
+    storable = require_storable(model) if calibrate else None
+    calibration = calibration or calibrate
     folder = Path(out)
     suffix = ".tif" if spec.ndim == 2 else ".nii.gz"
     model = in_engine(  # once for all scans
@@ -165,6 +176,9 @@ def evaluate(
                     for score in scores
                     if score.not_measured
                 ]
+            measured = None if reliability is None else calibration_of(reliability)
+            if storable is not None:
+                notes.append(_stored(storable, measured, predictor.card, split))
             evaluation = Evaluation(
                 split=split,
                 classes=tuple(label.name for label in spec.classes),
@@ -173,7 +187,7 @@ def evaluate(
                 background=background,
                 tolerance=tolerance if distances else None,
                 distance_unit=distance_unit(first.scans.image(first.case)),
-                calibration=None if reliability is None else calibration_of(reliability),
+                calibration=measured,
                 notes=tuple(notes),
             )
             write_scores(pending, evaluation, spec, cases)
@@ -232,6 +246,27 @@ def _check_classes(card: Any, spec: DatasetSpec) -> None:
             f"the model's class values are {known}; spec {spec.name!r} has {values}: evaluate "
             "with the spec the model was trained on"
         )
+
+
+def _stored(path: Path, calibration: Calibration | None, card: Card | None, split: str) -> str:
+    """Store the temperature that fits best in a model's card; return a note of it.
+
+    What fits was found for probabilities at the temperature that the model has already.
+    """
+    found = None if calibration is None else calibration.temperature
+    if found is None or not 1.01 * RANGE[0] < found < 0.99 * RANGE[1]:
+        why = (
+            "there are no labelled pixels"
+            if found is None
+            else "the model is never wrong there"
+            if found < 1
+            else "the model knows no better than chance there"
+        )
+        return f"no temperature is stored in {path.name}: none fits split {split!r}, as {why}"
+    before = card.temperature if card is not None else None
+    stored = store_temperature(path, found * (before or 1.0)).temperature
+    was = "" if before is None else f", where it was {before:.3f}"
+    return f"temperature {stored:.3f} is in the card of {path.name} now{was}"
 
 
 def by_case(readers: Iterable[RegionReader]) -> dict[str, list[RegionReader]]:

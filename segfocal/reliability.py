@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import minimize_scalar
-from scipy.special import logsumexp
 
-__all__ = ["Reliability", "best_temperature"]
+__all__ = ["Reliability"]
 
 BINS = 15
 SAMPLE = 50_000
-LEAST = 1e-12
-"""Probabilities below are taken for this much: a logarithm must exist."""
 
 
 class Reliability:
     """Counts, bin by bin of the highest probability, how often the class with it is right.
 
-    Also keeps a sample of pixels with their probabilities, for :func:`best_temperature`.
+    Also keeps a sample of pixels with their probabilities, to find a temperature with.
 
     Args:
         bins: Number of equally wide bins.
@@ -90,33 +86,3 @@ class Reliability:
         if self._probabilities is None:
             return np.zeros((0, 1), np.float32), self._truth
         return self._probabilities, self._truth
-
-
-def best_temperature(
-    probabilities: NDArray[np.floating], truth: NDArray[np.integer]
-) -> float | None:
-    """Return the temperature T for which ``p^(1/T)``, normalised, fits the truth best.
-
-    Logarithms of probabilities are logits up to a constant, so this is temperature scaling of
-    logits (Guo et al. 2017): above 1, the model is too sure of itself. What is minimised is the
-    cross-entropy.
-
-    Args:
-        probabilities: ``(pixels, num_classes)``.
-        truth: Class indices ``(pixels,)``.
-
-    Returns:
-        A number between 0.05 and 20; None without pixels.
-    """
-    if not len(truth):
-        return None
-    logits = np.log(np.maximum(np.asarray(probabilities, np.float64), LEAST))
-    chosen = logits[np.arange(len(truth)), truth]
-
-    def cost(log_temperature: float) -> float:
-        beta = np.exp(-log_temperature)
-        return float((logsumexp(beta * logits, axis=-1) - beta * chosen).mean())
-
-    bounds = (np.log(0.05), np.log(20))
-    found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-4})
-    return float(np.exp(found.x))

@@ -120,6 +120,7 @@ class Calibration:
         confidence, right: Mean highest probability, and share of right pixels, per bin; NaN for
             empty bins.
         pixels: Pixels per bin.
+        error_with_temperature: The error at that temperature, of a sample of the pixels.
     """
 
     error: float
@@ -127,12 +128,14 @@ class Calibration:
     confidence: Array
     right: Array
     pixels: NDArray[np.int64]
+    error_with_temperature: float = float("nan")
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a JSON value."""
         return {
             "ece": number(self.error),
             "temperature": None if self.temperature is None else number(self.temperature),
+            "ece_with_temperature": number(self.error_with_temperature),
             "bins": [
                 {"confidence": number(c), "right": number(r), "pixels": int(n)}
                 for c, r, n in zip(self.confidence, self.right, self.pixels, strict=True)

@@ -14,9 +14,10 @@ from segfocal.confusion import confusion_matrix, region_matrices
 from segfocal.data.reading import BLOCK, RegionReader, blocks
 from segfocal.io import Scan, open_scan, read_labels
 from segfocal.io.measure import pixel_measure
-from segfocal.reliability import Reliability, best_temperature
+from segfocal.reliability import Reliability
 from segfocal.scores import Calibration, CaseScores
 from segfocal.surface import BYTES_PER_POINT, SurfaceDistances, boundary_pixels, distances_between
+from segfocal.temperature import best_temperature, scaled
 from segfocal.types import Window
 
 __all__ = ["DEFAULT_POINT_BYTES", "calibration_of", "count_probabilities", "score_case"]
@@ -222,10 +223,10 @@ def calibration_of(reliability: Reliability) -> Calibration:
     with np.errstate(invalid="ignore"):
         confidence: Any = reliability.confidence / reliability.pixels
         right: Any = reliability.right / reliability.pixels
+    probabilities, truth = reliability.sample
+    temperature = best_temperature(probabilities, truth)
+    with_it = Reliability()
+    with_it.add(scaled(probabilities, temperature), truth)
     return Calibration(
-        reliability.error,
-        best_temperature(*reliability.sample),
-        confidence,
-        right,
-        reliability.pixels,
+        reliability.error, temperature, confidence, right, reliability.pixels, with_it.error
     )

@@ -9,7 +9,8 @@ import pytest
 from scipy.special import softmax
 
 from segfocal import reliability
-from segfocal.reliability import Reliability, best_temperature
+from segfocal.reliability import Reliability
+from segfocal.temperature import best_temperature
 
 
 def drawn(pixels=40_000, classes=4, seed=0):

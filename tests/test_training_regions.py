@@ -163,6 +163,7 @@ def test_a_report_of_regions_has_no_confusion_of_one_for_another(evaluated):
     assert "Confusion matrix" not in page
     assert all(label.name in page for label in spec.classes)
     assert page.count('<figure class="view"') == 2
+    assert "Regions overlap: where several hold a pixel, the last of them is shown" in page
     written = json.loads((out / "scores.json").read_text())
     assert np.shape(written["confusion"]) == (3, 2, 2)
     assert written["pixels"] == sum(case.matrix[0].sum() for case in scores.cases)

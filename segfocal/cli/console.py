@@ -9,7 +9,16 @@ from typing import Protocol
 
 import click
 
-__all__ = ["OVERWRITE", "PATH", "ROOT", "Sides", "progress_bar", "tell", "tiling_options"]
+__all__ = [
+    "OVERWRITE",
+    "PATH",
+    "ROOT",
+    "DeviceCount",
+    "Sides",
+    "progress_bar",
+    "tell",
+    "tiling_options",
+]
 
 PATH = click.Path(path_type=Path)
 
@@ -43,6 +52,21 @@ class Sides(click.ParamType):
         if any(side >= 2**31 for side in sides):
             self.fail(f"{value!r} has a number beyond any scan's side", param, ctx)
         return sides[0] if len(sides) == 1 else sides
+
+
+class DeviceCount(click.ParamType):
+    """How many devices: a number from 1, or ``all``."""
+
+    name = "N|all"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> object:
+        if not isinstance(value, str) or value == "all":
+            return value
+        if not value.isdecimal() or not int(value):
+            self.fail(f"{value!r} is neither a number from 1 nor all", param, ctx)
+        return int(value)
 
 
 def tiling_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -15,7 +15,7 @@ from segfocal.cli.score_table import print_scores
 @click.command()
 @click.argument("model", type=PATH)
 @click.argument("spec", type=PATH)
-@click.option("--split", default="test", show_default=True)
+@click.option("--split", help="Default: test; with --calibrate, val.")
 @click.option("-o", "--output", type=PATH, required=True, help="Folder for label maps and scores.")
 @ROOT
 @click.option(
@@ -36,18 +36,25 @@ from segfocal.cli.score_table import print_scores
     help="Measure whether probabilities can be taken at their word. Runs the network once more. "
     "Not of regions that overlap.",
 )
+@click.option(
+    "--calibrate",
+    is_flag=True,
+    help="Measure that, and store the temperature that fits best in the card of MODEL, a .keras "
+    "file: probabilities and uncertainties are at that temperature from then on.",
+)
 @tiling_options
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the scores as JSON.")
 def evaluate(
     model: Path,
     spec: Path,
-    split: str,
+    split: str | None,
     output: Path,
     root: Path | None,
     distances: bool,
     tolerance: float | None,
     calibration: bool,
+    calibrate: bool,
     overwrite: bool,
     as_json: bool,
     **options: Any,
@@ -67,11 +74,12 @@ def evaluate(
         result = segfocal.evaluate(
             model,
             dataset,
-            split,
+            split or ("val" if calibrate else "test"),
             out=output,
             distances=distances,
             tolerance=tolerance,
             calibration=calibration,
+            calibrate=calibrate,
             overwrite=overwrite,
             progress=lambda done, total: report("tiles", done, total),
             notice=tell,

@@ -43,7 +43,10 @@ def print_scores(result: Evaluation) -> None:
     if result.calibration is not None:
         calibration = scores["calibration"]
         temperature = _text(calibration["temperature"], 2)
-        click.echo(f"calibration error {_text(calibration['ece'])}, best temperature {temperature}")
+        click.echo(
+            f"calibration error {_text(calibration['ece'])}, best temperature {temperature} (error "
+            f"at that temperature {_text(calibration['ece_with_temperature'])})"
+        )
 
 
 def _with_interval(scores: dict[str, Any], name: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segfocal.card_files import read_encoder_facts
-from segfocal.cli.console import OVERWRITE, PATH, ROOT, Sides, progress_bar
+from segfocal.cli.console import OVERWRITE, PATH, ROOT, DeviceCount, Sides, progress_bar
 from segfocal.cli.folds import train_folds
 from segfocal.presets import PRESETS
 from segfocal.quiet import load_keras
@@ -71,6 +71,12 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--cache-folder", type=PATH, help="Keep it there and not in memory; removed at the end."
+)
+@click.option(
+    "--devices",
+    type=DeviceCount(),
+    metavar="N|all",
+    help="Devices that divide each batch among them. Default: as many of the GPUs as divide it.",
 )
 @click.option(
     "--max-minutes",

@@ -26,7 +26,7 @@ class EnsemblePredictor:
 
     Args:
         members: Predictors with cards that agree on channels and classes. Tile and statistics
-            for comparison are those of the first.
+            for comparison are those of the first. It has no temperature.
 
     Raises:
         ModelError: There is none, one is a plain function or has frozen context, or they do
@@ -41,7 +41,8 @@ class EnsemblePredictor:
             _check_agreement(cards[0], card, place)
         self._members, self._cards = tuple(members), cards
         self.tile_by_tile = all(getattr(member, "tile_by_tile", False) for member in members)
-        self.card: Card = cards[0]
+        # A temperature was found for its own model; their mean is less sure than each of them.
+        self.card: Card = cards[0].model_copy(update={"temperature": None})
         self.ndim: int = self.card.ndim
         self.output_stride = math.lcm(*(member.output_stride for member in members))
         # Each model has means of its own for what is not valid; they are put in per member.

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from segfocal.card import Card
 from segfocal.engine.sweep import FinishedRows
 from segfocal.errors import OutputError, OutputExistsError
+from segfocal.temperature import scaled
 
 __all__ = ["LAYERS", "Layers", "ProbabilityType"]
 
@@ -84,11 +85,15 @@ class Layers:
     def arrays(self, rows: FinishedRows, card: Card) -> dict[str, NDArray[Any]]:
         """Return what goes into a unit, ``(*sides, layers)`` each, as it is in the files.
 
-        What is not valid in ``rows`` is overwritten.
+        Probabilities in ``rows`` are overwritten: with NaN where they are not valid, and by those
+        at the card's temperature.
         """
         entropy_of = _entropy if card.task == "classes" else _entropy_of_regions
         found: dict[str, NDArray[Any]] = {}
         probabilities, valid = rows.probabilities, rows.valid
+        if self.wanted and card.temperature is not None:
+            for part in _parts(valid.shape):
+                probabilities[part] = scaled(probabilities[part], card.temperature)
         if self.uncertainty:
             entropy = np.empty((*valid.shape, 1), np.float32)
             for part in _parts(valid.shape):

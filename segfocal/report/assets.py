@@ -27,15 +27,15 @@ header p, .note, small, figcaption { color: var(--soft); }
   font-variant-numeric: tabular-nums; }
 .tile span { color: var(--soft); font-size: .85rem; display: block; }
 .wide { overflow-x: auto; margin: 0 0 14px; max-width: 100%; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+table { border-collapse: separate; border-spacing: 0; font-variant-numeric: tabular-nums; }
 .sortable { width: 100%; }
 td, th { padding: 5px 10px; text-align: right; border-bottom: 1px solid var(--line);
-  white-space: nowrap; }
+  white-space: nowrap; line-height: 22px; }
 td:first-child, th:first-child { text-align: left; }
 .sortable td:first-child, .sortable th:first-child { position: sticky; left: 0;
   background: var(--paper); }
 tbody tr:hover td { background: var(--tint); }
-.sortable th { padding: 0; vertical-align: bottom; }
+.sortable th { padding: 0; vertical-align: bottom; white-space: normal; }
 .sortable th button { all: unset; box-sizing: border-box; cursor: pointer; padding: 5px 10px;
   width: 100%; text-align: inherit; font-weight: 600; font-size: .85rem; color: var(--soft); }
 .sortable th button:focus-visible { outline: 2px solid var(--a); outline-offset: -2px; }
@@ -45,9 +45,11 @@ tbody tr:hover td { background: var(--tint); }
 .sortable th[aria-sort=ascending] button::before { content: "▲"; }
 .sortable th[aria-sort=descending] button::before { content: "▼"; }
 .sortable th[aria-sort] button { color: var(--ink); }
-.facts th, .facts td { text-align: left; vertical-align: top; white-space: normal;
-  overflow-wrap: anywhere; min-width: 5em; }
-.facts th { font-weight: 600; }
+.facts th, .facts td { text-align: left; vertical-align: top; white-space: normal; }
+.facts td { overflow-wrap: anywhere; min-width: 5em; }
+.facts th { font-weight: 600; overflow-wrap: normal; }
+.reasons { width: 100%; }
+.reasons td:last-child { width: 42%; }
 .facts thead th { color: var(--soft); font-size: .85rem; }
 .confusion td, .confusion th { padding: 5px 8px; text-align: center; border: 0; }
 .confusion tbody th { text-align: right; font-weight: 400; }
@@ -87,7 +89,17 @@ svg .grid { stroke: var(--line); } svg .curve { fill: none; stroke-width: 2; }
 .controls input[type=radio] { accent-color: var(--a); margin: 0; width: 16px; height: 16px; }
 .warning { border-left: 3px solid var(--b); padding: 4px 12px; background: var(--tint); }
 @media (max-width: 600px) { main { padding: 16px 12px 40px; } h1 { font-size: 1.35rem; }
-  td, .facts th, .sortable th button { padding: 5px 7px; } }
+  td, .facts th, .sortable th button { padding: 5px 7px; }
+  .sortable th { white-space: nowrap; }
+  .facts td { min-width: 3.5em; }
+  .reasons thead { display: none; }
+  .reasons tbody, .reasons { display: block; }
+  .reasons tr { display: grid; grid-template-columns: minmax(8.5em, 36%) 1fr;
+    border-bottom: 1px solid var(--line); }
+  .reasons th, .reasons td { border: 0; }
+  .reasons td:empty { display: none; }
+  .reasons td:last-child { width: auto; grid-column: 2; color: var(--soft); }
+  .reasons td:not(:empty) + td:last-child { padding-top: 0; } }
 @media print { .controls { display: none; } section { break-inside: avoid; } }
 """
 

@@ -241,8 +241,15 @@ def _views(
         )
     if not figures:
         return ""
+    overlap = (
+        '<p class="note">Regions overlap: where several hold a pixel, the last of them is shown. '
+        "Scores are of each region for itself.</p>"
+        if spec.task == "regions"
+        else ""
+    )
     title = "Worst and best cases" if len(chosen) < len(ranking) else "Pictures of the cases"
-    return section(title, legend(spec.classes), f'<div class="views">{"".join(figures)}</div>')
+    views = f'<div class="views">{"".join(figures)}</div>'
+    return section(title, legend(spec.classes), overlap, views)
 
 
 def _calibration(evaluation: Evaluation) -> str:
@@ -253,7 +260,8 @@ def _calibration(evaluation: Evaluation) -> str:
     if calibration.temperature is not None:
         sure = "too sure of itself" if calibration.temperature > 1 else "not sure enough"
         text += (
-            f" Temperature that would fit best: {calibration.temperature:.2f}, so the model is "
+            f" Temperature that would fit best: {calibration.temperature:.2f} (error then "
+            f"{text_of(calibration.error_with_temperature)}), so the model is "
             f"{sure}."
         )
     return section("Calibration", f"<p>{escape(text)}</p>", reliability_chart(calibration))

@@ -26,7 +26,8 @@ def text_of(value: float | None, digits: int = 3) -> str:
         return "–"
     if value in (float("inf"), float("-inf")):
         return "∞"
-    return f"{value:.{digits}f}"
+    text = f"{value:.{digits}f}"
+    return text if float(text) else text.removeprefix("-")  # no -0.00
 
 
 def score_cell(value: float | None, digits: int = 3) -> Cell:
@@ -77,15 +78,31 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, name: str) 
     )
 
 
-def facts(rows: Sequence[tuple[str, ...]], head: Sequence[str] = ()) -> str:
-    """Return a table of words: a name, and what there is to say about it."""
+def facts(
+    rows: Sequence[tuple[str, ...]], head: Sequence[str] = (), *, reasons: bool = False
+) -> str:
+    """Return a table of words: a name, and what there is to say about it.
+
+    Args:
+        rows: Names, each with its cells.
+        head: Headings, or none.
+        reasons: The last cell is the longest, and on a narrow screen stands below the others.
+    """
     top = "".join(f"<th>{escape(column)}</th>" for column in head)
     body = "".join(
-        f"<tr><th>{escape(name)}</th>{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        f"<tr><th>{_breakable(name)}</th>"
+        + "".join(f"<td>{escape(cell)}</td>" for cell in cells)
+        + "</tr>"
         for name, *cells in rows
     )
     top = f"<thead><tr>{top}</tr></thead>" if top else ""
-    return f'<div class="wide"><table class="facts">{top}<tbody>{body}</tbody></table></div>'
+    kind = "facts reasons" if reasons else "facts"
+    return f'<div class="wide"><table class="{kind}">{top}<tbody>{body}</tbody></table></div>'
+
+
+def _breakable(name: str) -> str:
+    """Return a name as HTML that may be broken after its full stops, and nowhere within words."""
+    return escape(name).replace(".", ".<wbr>")
 
 
 def legend(classes: Sequence[LabelClass]) -> str:

@@ -118,7 +118,7 @@ def _plan_table(plan: Plan) -> str:
     ]
     if not any(reason for *_, reason in rows):
         return facts([(name, value) for name, value, _ in rows])
-    return facts(rows, ("", "value", "why"))
+    return facts(rows, ("", "value", "why"), reasons=True)
 
 
 def _channel_table(plan: Plan) -> str:

@@ -30,6 +30,7 @@ from segfocal.training.network import (
     step_optimizer,
 )
 from segfocal.training.recording import StepReport
+from segfocal.training.replicas import Devices, replicas_for
 from segfocal.training.results import TrainingRun, run_of, save_model, write_results
 from segfocal.training.resuming import LOG, MODEL, Folder
 from segfocal.training.saving import Saving
@@ -73,6 +74,7 @@ def train(
     patience: int | None = None,
     encoder: str | Path | None = None,
     encoder_rate: float | None = None,
+    devices: Devices = None,
     curves: bool = False,
     workers: int = 2,
     processes: bool = False,
@@ -122,6 +124,10 @@ def train(
         encoder: Trained weights for the encoder, see :func:`segfocal.load_encoder`.
         encoder_rate: The encoder's share of the learning rate. Left out: 0.1 with ``encoder``,
             else 1. Of no effect with an ``optimizer``.
+        devices: On how many devices; ``"all"`` of the fastest kind. Each gets its part of every
+            batch, which they have to divide, and a step is that of one device with all of it, but
+            for rounding. Left out: as many of the GPUs as divide the batch. With TensorFlow and
+            JAX.
         curves: Write curves for TensorBoard to ``tensorboard`` in ``out``, while training.
         workers: How many threads make patches while the network computes; 0: none, patches and
             steps take turns. The patches are the same.
@@ -137,7 +143,8 @@ def train(
 
     Raises:
         ModelError: The model's card is not the plan's, the loss is for another task, the encoder's
-            weights do not fit, or training diverged.
+            weights do not fit, there are fewer devices or they cannot divide the batch, or training
+            diverged.
         OutputExistsError: ``out`` holds a model or a stopped run, and neither ``overwrite`` nor
             ``resume`` is true.
         SpecError, ScanError, ChannelError: The dataset cannot be used, or is not the plan's; or
@@ -150,100 +157,108 @@ def train(
         require_tensorboard()
     place = Folder(Path(out))
     place.check_free(overwrite=overwrite, resume=resume)
-    if encoder is not None:
-        load_encoder(model, encoder)
-    keras.utils.set_random_seed(plan.seed)
-    fitted = fitted_network(model, plan)
-    if encoder_rate is None:
-        encoder_rate = 1.0 if encoder is None else ENCODER_RATE
-    optimizer = optimizer or step_optimizer(fitted, model, plan, encoder_rate)
-    loss = checked_loss(loss, plan.card.task)
-    identity = identity_of(spec, plan, model, optimizer, loss, encoder)
-    if resume and place.finished:
-        place.check_finished(identity)
-        return run_of(place)
-    start = place.checkpoint(identity, allow_changes=allow_changes) if resume else None
-    done = Progress() if start is None else start.progress
-    epochs = _epochs(plan.steps)
-    per_epoch = plan.steps // epochs
-    recipe = SamplerRecipe(
-        spec,
-        plan,
-        index_path=place.path / INDEX,
-        cache_bytes=0 if cache is None else parse_bytes(cache, "cache"),
-        cache_folder=None if cache_folder is None else Path(cache_folder),
-    )
-    validated = validation and bool(spec.all_regions.get("val"))
-    spared = recipe.cache_bytes // 4 if validated else 0
-    recipe = replace(recipe, cache_bytes=recipe.cache_bytes - spared)
-    # Nothing is written before the dataset was found usable.
-    with (
-        BatchWorkers(recipe, per_epoch, workers=workers, processes=processes) as batches,
-        ExitStack() as stack,
-        writing(place.path),
-    ):
-        held_out = None
-        count = min(max(1, per_epoch // HELD_OUT_SHARE), MOST_HELD_OUT)
-        if validated:
-            other = replace(
-                recipe,
-                split="val",
-                augment=False,
-                index_path=place.path / HELD_OUT_INDEX,
-                cache_bytes=spared,
+    replicas = replicas_for(devices, plan.batch_size)
+    with replicas.placed(model) as model:
+        if encoder is not None:
+            load_encoder(model, encoder)
+        keras.utils.set_random_seed(plan.seed)
+        fitted = fitted_network(model, plan)
+        if encoder_rate is None:
+            encoder_rate = 1.0 if encoder is None else ENCODER_RATE
+        if optimizer is None:
+            optimizer = step_optimizer(fitted, model, plan, encoder_rate)
+        else:
+            optimizer = replicas.placed_optimizer(optimizer)
+        loss = checked_loss(loss, plan.card.task)
+        identity = identity_of(spec, plan, model, optimizer, loss, encoder)
+        if resume and place.finished:
+            place.check_finished(identity)
+            return run_of(place)
+        start = place.checkpoint(identity, allow_changes=allow_changes) if resume else None
+        done = Progress() if start is None else start.progress
+        epochs = _epochs(plan.steps)
+        per_epoch = plan.steps // epochs
+        recipe = SamplerRecipe(
+            spec,
+            plan,
+            index_path=place.path / INDEX,
+            cache_bytes=0 if cache is None else parse_bytes(cache, "cache"),
+            cache_folder=None if cache_folder is None else Path(cache_folder),
+        )
+        validated = validation and bool(spec.all_regions.get("val"))
+        spared = recipe.cache_bytes // 4 if validated else 0
+        recipe = replace(recipe, cache_bytes=recipe.cache_bytes - spared)
+        # Nothing is written before the dataset was found usable.
+        with (
+            BatchWorkers(recipe, per_epoch, workers=workers, processes=processes) as batches,
+            ExitStack() as stack,
+            writing(place.path),
+        ):
+            held_out = None
+            count = min(max(1, per_epoch // HELD_OUT_SHARE), MOST_HELD_OUT)
+            if validated:
+                other = replace(
+                    recipe,
+                    split="val",
+                    augment=False,
+                    index_path=place.path / HELD_OUT_INDEX,
+                    cache_bytes=spared,
+                )
+                held_out = stack.enter_context(BatchWorkers(other, count, workers=min(workers, 1)))
+            place.path.mkdir(parents=True, exist_ok=True)
+            for one in (batches, *([] if held_out is None else [held_out])):
+                one.keep_index()
+            # Plan, log and model belong together: an earlier run's stay until all three are new.
+            pending = stack.enter_context(
+                PendingOutput(place.path / MODEL, overwrite=overwrite or resume)
             )
-            held_out = stack.enter_context(BatchWorkers(other, count, workers=min(workers, 1)))
-        place.path.mkdir(parents=True, exist_ok=True)
-        for one in (batches, *([] if held_out is None else [held_out])):
-            one.keep_index()
-        # Plan, log and model belong together: an earlier run's stay until all three are new.
-        pending = stack.enter_context(
-            PendingOutput(place.path / MODEL, overwrite=overwrite or resume)
-        )
-        outputs = compiled(fitted, plan, optimizer, loss)
-        metrics = [] if start is None else restore(fitted, start.arrays)
-        if start is not None:
-            unfinished.keep(place.last.parent, HOW)
-        if done.step % per_epoch == 0:
-            metrics = []  # of the validation of the epoch before
+            flags = "uint8" if replicas.mirrored else "bool"
+            outputs = compiled(fitted, plan, optimizer, loss, replicas)
+            metrics = [] if start is None else restore(fitted, start.arrays)
+            if start is not None:
+                unfinished.keep(place.last.parent, HOW)
+            if done.step % per_epoch == 0 or replicas.mirrored:
+                # Of the validation of the epoch before; or spread over devices, which cannot be
+                # added to: the epoch's line in the log is of what follows.
+                metrics = []
 
-        def save(network: keras.Model) -> None:
-            kept = Checkpoint(done, identity, plan.model_dump_json(), captured(network))
-            write_checkpoint(place.last, kept)
-            unfinished.keep(place.last.parent, HOW)
+            def save(network: keras.Model) -> None:
+                kept = Checkpoint(done, identity, plan.model_dump_json(), captured(network))
+                write_checkpoint(place.last, kept)
+                unfinished.keep(place.last.parent, HOW)
 
-        if curves:
-            board = tensorboard(place.path / "tensorboard", anew=start is None)
-            callbacks = [*callbacks, board]
-        ending = fit_rest(
-            fitted,
-            PatchBatches(batches.get, per_epoch, outputs),
-            None if held_out is None else PatchBatches(held_out.get, count, outputs),
-            done,
-            epochs=epochs,
-            steps=plan.steps,
-            log=pending.path(LOG),
-            metrics=metrics,
-            validation=None
-            if held_out is None
-            else Validation(done, model, place.best, patience, per_epoch),
-            saving=Saving(
+            if curves:
+                board = tensorboard(place.path / "tensorboard", anew=start is None)
+                callbacks = [*callbacks, board]
+            ending = fit_rest(
+                fitted,
+                PatchBatches(batches.get, per_epoch, outputs, flags),
+                None if held_out is None else PatchBatches(held_out.get, count, outputs, flags),
                 done,
-                save,
-                steps_per_epoch=per_epoch,
-                every_steps=checkpoint_steps,
-                every_minutes=checkpoint_minutes,
-                max_minutes=max_minutes,
-            ),
-            callbacks=callbacks,
-            tell=_told(progress, tell),
-        )
-        require_finite(model)
-        write_results(pending, place, model, spec, plan, done, ending, identity)
-        if ending != "time":
-            place.remove_checkpoint()
-            unfinished.release(place.last.parent)
-    return run_of(place)
+                epochs=epochs,
+                steps=plan.steps,
+                log=pending.path(LOG),
+                metrics=metrics,
+                validation=None
+                if held_out is None
+                else Validation(done, model, place.best, patience, per_epoch),
+                saving=Saving(
+                    done,
+                    save,
+                    steps_per_epoch=per_epoch,
+                    every_steps=checkpoint_steps,
+                    every_minutes=checkpoint_minutes,
+                    max_minutes=max_minutes,
+                ),
+                callbacks=callbacks,
+                tell=_told(progress, tell),
+            )
+            require_finite(model)
+            write_results(pending, place, model, spec, plan, done, ending, identity)
+            if ending != "time":
+                place.remove_checkpoint()
+                unfinished.release(place.last.parent)
+        return run_of(place)
 
 
 def _check(model: FocalUNet, spec: DatasetSpec, plan: Plan, patience: int | None) -> None:

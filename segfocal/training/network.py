@@ -13,6 +13,7 @@ from segfocal.losses import AtScale, DiceBinaryCrossEntropy, DiceCrossEntropy, t
 from segfocal.metrics import MeanIoU, MeanRegionIoU
 from segfocal.models import FocalUNet
 from segfocal.training.optimizer import default_optimizer
+from segfocal.training.replicas import Replicas
 
 __all__ = ["checked_loss", "compiled", "fitted_network", "require_finite", "step_optimizer"]
 
@@ -60,20 +61,32 @@ def compiled(
     plan: Plan,
     optimizer: keras.optimizers.Optimizer,
     loss: keras.losses.Loss,
+    replicas: Replicas,
 ) -> tuple[str, ...]:
     """Compile a network with the loss at each of its heads; return their names, if several."""
     outputs: tuple[str, ...] = ()
-    losses: Any = loss
+    losses: Any = replicas.whole_batch(loss)
     weights = None
     metric = MeanIoU if plan.card.task == "classes" else MeanRegionIoU
-    metrics: Any = [metric(plan.card.num_classes)]
+    metrics: Any = [replicas.whole_batch_metric(metric, plan.card.num_classes)]
     if plan.deep_supervision:
         outputs = tuple(fitted.output)
-        losses = {name: AtScale(loss, 2**i) if i else loss for i, name in enumerate(outputs)}
+        losses = {
+            name: replicas.whole_batch(AtScale(loss, 2**i) if i else loss)
+            for i, name in enumerate(outputs)
+        }
         shares = [0.5**i for i in range(len(outputs))]
         weights = {name: share / sum(shares) for name, share in zip(outputs, shares, strict=True)}
         metrics = {outputs[0]: metrics}
-    fitted.compile(optimizer=optimizer, loss=losses, loss_weights=weights, metrics=metrics)
+    replicas.sum_before_clipping(optimizer)
+    fitted.compile(
+        optimizer=optimizer,
+        loss=losses,
+        loss_weights=weights,
+        metrics=metrics,
+        # XLA does not compile what replicas tell each other.
+        jit_compile=False if replicas.mirrored else "auto",
+    )
     # Built here, the optimizer's variables do not come into being inside the compiled
     # step, which TensorFlow would then trace twice.
     fitted.optimizer.build(fitted.trainable_variables)

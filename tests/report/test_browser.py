@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 from scored import Reading, dataset
 
 import segfocal as sf
+from segfocal.report import run_page
 
+DATA_SPECS = Path(__file__).resolve().parents[2] / "data_specs"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
@@ -98,3 +101,32 @@ def test_only_tables_scroll_sideways(page, width):
         box = part.bounding_box()
         assert box["x"] >= 0
         assert box["x"] + box["width"] <= width
+
+
+BROKEN_WORDS = """
+() => [...document.querySelectorAll(".facts th")].flatMap(head => {
+  const texts = [...head.childNodes].filter(node => node.nodeType === Node.TEXT_NODE);
+  return texts.flatMap(node => [...node.data.matchAll(/\\S+/g)].filter(word => {
+    const range = document.createRange();
+    range.setStart(node, word.index);
+    range.setEnd(node, word.index + word[0].length);
+    return new Set([...range.getClientRects()].map(box => Math.round(box.top))).size > 1;
+  }).map(word => word[0]));
+})
+"""
+
+
+@pytest.mark.parametrize("width", [390, 1200])
+def test_names_are_not_broken_within_words_and_reasons_have_room(browser, tmp_path, width):
+    spec = sf.load_spec(DATA_SPECS / "nc_landcover.yaml")
+    plan = sf.make_plan(spec)
+    place = tmp_path / "report.html"
+    place.write_text(run_page(spec, plan, [{"step": 1, "loss": 1.0}]))
+    page = browser.new_page(viewport={"width": width, "height": 800})
+    page.goto(place.as_uri())
+    assert page.evaluate(BROKEN_WORDS) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    table = page.locator(".reasons").bounding_box()
+    for cell in page.locator(".reasons td:last-child:not(:empty)").all():
+        assert cell.bounding_box()["width"] > 0.4 * table["width"]
+    page.close()

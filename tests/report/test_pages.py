@@ -15,6 +15,7 @@ from scored import COLORS, VALUES, Reading, dataset, write_scene
 import segfocal as sf
 from segfocal.data.reading import BLOCK, open_regions
 from segfocal.report import run_page, views
+from segfocal.report.page import facts, text_of
 from segfocal.report.views import case_view, view_html
 
 
@@ -148,3 +149,12 @@ def test_volumes_are_ranked_by_what_is_not_background(tmp_path):
     expected = [*order[:4], *order[:-3:-1]]
     assert [name for _, name, _ in found] == [f"case{number}" for number in expected]
     assert [float(score) for *_, score in found] == pytest.approx(scores[expected], abs=5e-4)
+
+
+def test_names_may_be_broken_after_full_stops_and_zero_has_no_sign():
+    assert facts([("card.<b>", "x")], reasons=True) == (
+        '<div class="wide"><table class="facts reasons"><tbody><tr><th>card.<wbr>&lt;b&gt;</th>'
+        "<td>x</td></tr></tbody></table></div>"
+    )
+    shown = [text_of(value, 2) for value in (-0.001, -0.004999, 0.0, -0.01, float("-inf"))]
+    assert shown == ["0.00", "0.00", "0.00", "-0.01", "∞"]
