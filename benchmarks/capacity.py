@@ -35,7 +35,8 @@ from segfocal.scan_lists import list_scans
 from segfocal.scan_parts import predict_part
 from segfocal.scan_units import ScanTask, UnitResult
 from segfocal.scheduling import Watch, dispatch
-from segfocal.summaries import Outcome, Summary, write_summary
+from segfocal.summaries import Outcome, Summary
+from segfocal.summary_files import write_summary
 
 
 class Waiting:

@@ -10,10 +10,12 @@ medians of the time from one step's end to the next are compared. The aim: at mo
 """
 
 import argparse
+import multiprocessing
 import os
 import statistics
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 CORES = 2
@@ -148,9 +150,13 @@ if __name__ == "__main__":
         ("scene, 256 × 256, 8 a step", make_scene, options.side, (256, 256), 8),
         ("volumes, 64 × 64 × 64, 2 a step", make_volumes, options.length, (64, 64, 64), 2),
     ):
-        with tempfile.TemporaryDirectory() as folder:
+        # Each in a process of its own, as datasets are trained on: memory that one leaves behind
+        # would change the other.
+        fresh = multiprocessing.get_context("spawn")
+        with tempfile.TemporaryDirectory() as folder, ProcessPoolExecutor(1, fresh) as process:
             document = make(Path(folder), size)
-            memory, loader, alone = measure(Path(folder), document, patch, batch_size, options)
+            given = (Path(folder), document, patch, batch_size, options)
+            memory, loader, alone = process.submit(measure, *given).result()
         medians = [statistics.median(seconds) for seconds in (memory, loader)]
         means = [statistics.fmean(seconds) for seconds in (memory, loader)]
         numbers = (*medians, medians[1] / medians[0], means[1] / means[0], alone)

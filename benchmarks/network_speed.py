@@ -1,217 +1,138 @@
-"""How long a network takes for one tile: FocalUNet in three engines, and MONAI's networks.
+"""How long a network takes for one tile: FocalUNet in each engine, and others.
 
     python benchmarks/network_speed.py                          # tiny_srf, 512 x 512, six classes
-    python benchmarks/network_speed.py --preset nano --side 128 --repeat 5
+    python benchmarks/network_speed.py --preset nano --side 128 --rounds 5
 
-RGB images, one tile per call. Each network waits in a process of its own and runs one tile when
-it is its turn, so that a slower moment of the machine meets all of them; medians of the times and
-of the ratios within each round are reported. MONAI's run in PyTorch. The share of the matrix rate
-is the network's multiplications and additions per second against those of a float32 product of
-two matrices of 2048 x 2048 in numpy, measured in the same rounds. Weights are random: the int8
-model is calibrated on noise here, which says nothing about what it loses. See `segfocal quantize`
-for that.
+RGB noise, two tiles per call, for all networks alike. Each network waits in a process of its own
+and runs when it is its turn; medians of the times and of the ratios within each round are reported.
+Peers: our network written in plain PyTorch, with the same weights; MONAI's SwinUNETR and DynUNet in
+PyTorch, DynUNet also in OpenVINO; and the U-Net of 2015 in Keras. They need `pip install
+'segfocal[peers]'`, and what is missing is left out. "Keras on PyTorch" is our Keras model on
+Keras's PyTorch backend. Nothing in PyTorch is compiled. The share of the matrix rate is the
+network's multiplications and additions per second against those of the fastest float32 product of
+two matrices of 2048 x 2048 in the same rounds. Weights are random: the int8 model is calibrated on
+noise here, which says nothing about what it loses. See `segfocal quantize` for that.
 """
 
 import argparse
-import importlib.util
-import os
-import statistics
-import subprocess
 import sys
 import tempfile
-import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-from tables import table, write_tables
+import forward_passes
+from forward_passes import ENTRIES, MATRIX, OURS, PEERS, PRODUCTS, write_models
+from plots import bar_plot
+from tables import page_options, table, write_tables
+from turns import THREADS, Measured, take_turns
 
-CLASSES, CHANNELS, MATRIX = 6, 3, 2048
+BASE = "FocalUNet, OpenVINO float32"
 
-OURS = ("FocalUNet, TensorFlow", "FocalUNet, OpenVINO float32", "FocalUNet, OpenVINO int8")
-PEERS = ("MONAI SwinUNETR", "MONAI DynUNet")
-PRODUCT = "matrix product"
-
-
-def focal_keras(folder, tile):
-    import segfocal as sf
-    from segfocal.engine.predictors import as_predictor
-
-    return predicting(as_predictor(sf.load_model(folder / "model.keras")), tile)
+HEADER = ["network", "parameters", "ms per tile", "Mpx/s", f"speed of {BASE}",
+          "share of the matrix rate", "peak MB"]  # fmt: skip
 
 
-def focal_openvino(name):
-    def make(folder, tile):
-        from segfocal.engine.openvino_predictor import OpenVINOPredictor
+def rows(
+    found: Mapping[str, Measured], pixels: int, operations: int, parameters: int
+) -> list[list[str]]:
+    """Return the table's rows.
 
-        predictor = OpenVINOPredictor(folder / name)
-        # Two tiles at once is how it runs; the time of one is half of it.
-        return predicting(predictor, tile, batch=2)
-
-    return make
-
-
-def predicting(predictor, tile, batch=1):
-    values = np.random.default_rng(0).normal(size=(batch, *tile, CHANNELS)).astype(np.float32)
-    valid = np.ones((batch, *tile), bool)
-    return lambda: predictor(values, valid), batch
-
-
-def monai_network(name):
-    def make(folder, tile):
-        import torch
-        from monai.networks import nets
-
-        if name == "SwinUNETR":
-            network = nets.SwinUNETR(
-                in_channels=CHANNELS, out_channels=CLASSES, feature_size=48, spatial_dims=2
-            )
-        else:
-            network = nets.DynUNet(
-                spatial_dims=2, in_channels=CHANNELS, out_channels=CLASSES,
-                kernel_size=[3] * 6, strides=[1, 2, 2, 2, 2, 2], upsample_kernel_size=[2] * 5,
-            )  # fmt: skip
-        network.eval()
-        (folder / f"{name}.txt").write_text(str(sum(p.numel() for p in network.parameters())))
-        image = torch.randn(1, CHANNELS, *tile)
-
-        def run():
-            with torch.inference_mode():
-                network(image).softmax(1)
-
-        return run, 1
-
-    return make
-
-
-def matrix_product(folder, tile):
-    a = np.random.default_rng(0).normal(size=(MATRIX, MATRIX)).astype(np.float32)
-    return lambda: a @ a, 1
-
-
-MAKERS = {
-    OURS[0]: focal_keras,
-    OURS[1]: focal_openvino("model.xml"),
-    OURS[2]: focal_openvino("int8.xml"),
-    PEERS[0]: monai_network("SwinUNETR"),
-    PEERS[1]: monai_network("DynUNet"),
-    PRODUCT: matrix_product,
-}
-
-
-def serve(name, folder, side):
-    """Run one tile for each line that comes in, and print the seconds it took."""
-    answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # libraries may print
-    run, tiles = MAKERS[name](folder, (side, side))
-    for _ in range(2):
-        run()
-    answers.write("ready\n")
-    for _ in sys.stdin:
-        started = time.perf_counter()
-        run()
-        answers.write(f"{(time.perf_counter() - started) / tiles}\n")
-
-
-def make_models(folder, preset, side):
-    """Write the Keras, float32 and int8 models; return parameters and MACs of a tile."""
-    import segfocal as sf
-    from segfocal.models.cost import multiply_accumulates
-
-    rng = np.random.default_rng(0)
-    model = sf.FocalUNet(CLASSES, CHANNELS, preset)
-    model.save(folder / "model.keras")
-    sf.export(model, folder / "model.xml", progress=lambda step: print(step, flush=True))
-    if importlib.util.find_spec("nncf") is not None:
-        import rasterio
-
-        with rasterio.open(
-            folder / "noise.tif", "w", driver="GTiff", width=2 * side, height=2 * side,
-            count=CHANNELS, dtype="float32", crs="EPSG:32633",
-            transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
-        ) as scene:  # fmt: skip
-            scene.write(rng.normal(size=(CHANNELS, 2 * side, 2 * side)).astype(np.float32))
-        sf.quantize(
-            folder / "model.xml", folder / "noise.tif", folder / "int8.xml", tiles=4, tile=side
+    Args:
+        found: What was measured, by name.
+        pixels: Of a tile.
+        operations: Multiplications and additions of our network on a tile.
+        parameters: Of our network.
+    """
+    rate = product_rate(found)
+    # Without OpenVINO, what comes first.
+    base = next(one for one in (found.get(BASE), *found.values()) if one and not one.left_out)
+    made = []
+    for name, one in found.items():
+        if name in PRODUCTS:
+            continue
+        if one.left_out:
+            made.append([name, *[""] * (len(HEADER) - 2), one.left_out])
+            continue
+        # Multiplications of whole numbers have another rate.
+        share = name in OURS and "int8" not in name
+        made.append(
+            [
+                name,
+                f"{(one.parameters or parameters) / 1e6:.1f} M",
+                f"{1e3 * one.median:.0f}",
+                f"{pixels / one.median / 1e6:.2f}",
+                f"{one.ratio(base):.2f}",
+                f"{operations / one.median / rate:.0%}" if share else "",
+                f"{one.peak_bytes / 1e6:.0f}",
+            ]
         )
-    work = multiply_accumulates(model, (side, side))
-    return model.count_params(), work
+    return made
 
 
-def measure(names, folder, side, repeat):
-    """Return the seconds of each round, per name."""
-    workers = {}
-    for name in names:
-        command = [sys.executable, __file__, "--serve", name, str(folder), str(side)]
-        workers[name] = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-        if workers[name].stdout.readline() != "ready\n":
-            sys.exit(f"{name} did not start")
-    seconds = {name: [] for name in names}
-    for _ in range(repeat):
-        for name, worker in workers.items():
-            worker.stdin.write("run\n")
-            worker.stdin.flush()
-            seconds[name].append(float(worker.stdout.readline()))
-    for worker in workers.values():
-        worker.stdin.close()
-        worker.wait()
-    return seconds
+def product_rate(found: Mapping[str, Measured]) -> float:
+    """Return the operations per second of the fastest matrix product."""
+    seconds = [found[name].median for name in PRODUCTS if name in found and found[name].seconds]
+    return 2 * MATRIX**3 / min(seconds)
 
 
-def ratio(times, base):
-    return statistics.median(b / t for t, b in zip(times, base, strict=True))
+def main(
+    arguments: Sequence[str], script: str, summary: str | None, title: str, defaults: dict[str, Any]
+) -> None:
+    """Measure networks on square or cubic tiles, and write page and plot."""
+    parser = argparse.ArgumentParser(description=(summary or "").partition("\n")[0])
+    parser.add_argument("--preset")
+    parser.add_argument("--side", type=int, help="of a tile")
+    parser.add_argument("--batch", type=int, default=2, help="tiles per call")
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--threads", type=int, default=THREADS)
+    parser.add_argument("--without-peers", action="store_true")
+    page_options(parser, script)
+    parser.set_defaults(**{name: value for name, value in defaults.items() if name != "ndim"})
+    options = parser.parse_args(arguments)
+    tile = [options.side] * defaults["ndim"]
+    names = [name for name in ENTRIES if not (options.without_peers and name in PEERS)]
+    with tempfile.TemporaryDirectory() as folder:
+        setting = {"folder": folder, "tile": tile, "batch": options.batch,
+                   "channels": options.channels, "classes": options.classes}  # fmt: skip
+        parameters, work = write_models(setting, options.preset)
+        found = take_turns(
+            forward_passes.__file__, ENTRIES, names, setting, options.rounds,
+            threads=options.threads,
+        )  # fmt: skip
+    pixels = options.side ** defaults["ndim"]
+    shape = " × ".join([str(options.side)] * defaults["ndim"])
+    each = {part: macs / pixels / 1e3 for part, macs in work.items()}
+    plot = options.out.with_suffix(".svg")
+    networks = {name: one.median * 1e3 for name, one in found.items()
+                if name not in PRODUCTS and one.seconds}  # fmt: skip
+    bar_plot(plot, f"{title}: {shape}, milliseconds per tile", networks, "ms", "FocalUNet")
+    products = ", ".join(
+        f"{2 * MATRIX**3 / found[name].median / 1e9:.0f} in {name.partition(', ')[2]}"
+        for name in PRODUCTS
+        if found[name].seconds
+    )
+    write_tables(
+        options.out,
+        title,
+        Path(script).name,
+        [
+            f"{options.preset}, {shape}, {options.channels} channels, {options.classes} classes, "
+            f"{options.batch} tiles per call, {options.threads} threads; medians of "
+            f"{options.rounds} rounds. Matrix products, GFLOP/s: {products}. Per million pixels "
+            f"the encoder takes {each['encoder']:.1f} G multiply-accumulate operations, the "
+            f"decoder {each['decoder']:.1f} G.",
+            table(HEADER, rows(found, pixels, 2 * sum(work.values()), parameters)),
+            f"![{title}]({plot.name})",
+        ],
+    )
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--serve"]:
-        serve(sys.argv[2], Path(sys.argv[3]), int(sys.argv[4]))
-        sys.exit()
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--preset", default="tiny_srf")
-    parser.add_argument("--side", type=int, default=512)
-    parser.add_argument("--repeat", type=int, default=15)
-    parser.add_argument("--without-peers", action="store_true")
-    parser.add_argument("--out", type=Path, default=Path(__file__).with_suffix(".md"))
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        parameters, work = make_models(folder, options.preset, options.side)
-        names = [name for name in MAKERS if not (name in PEERS and options.without_peers)]
-        if not (folder / "int8.xml").exists():
-            names.remove(OURS[2])
-        seconds = measure(names, folder, options.side, options.repeat)
-        counts = {name: parameters for name in OURS}
-        for name in PEERS:
-            place = folder / f"{name.split()[1]}.txt"
-            if place.exists():
-                counts[name] = int(place.read_text())
-    rate = 2 * MATRIX**3 / statistics.median(seconds[PRODUCT])
-    floating = 2 * sum(work.values())
-    rows = []
-    for name in names[:-1]:
-        middle = statistics.median(seconds[name])
-        share = f"{floating / middle / rate:.0%}" if name in OURS else ""
-        rows.append(
-            [name, f"{counts[name] / 1e6:.1f} M", f"{1e3 * middle:.0f}",
-             f"{options.side**2 / middle / 1e6:.2f}",
-             f"{ratio(seconds[name], seconds[OURS[1]]):.2f}", share]
-        )  # fmt: skip
-    per_megapixel = {part: macs / options.side**2 / 1e3 for part, macs in work.items()}
-    write_tables(
-        options.out,
+    main(
+        sys.argv[1:],
+        __file__,
+        __doc__,
         "Speed of the network",
-        "network_speed.py",
-        [
-            f"{options.preset}, {options.side} × {options.side} pixels, {CHANNELS} channels, "
-            f"{CLASSES} classes, {os.cpu_count()} cores; medians of {options.repeat}. "
-            f"Matrix products: {rate / 1e9:.0f} GFLOP/s. Per megapixel the encoder takes "
-            f"{per_megapixel['encoder']:.1f} G multiply-accumulate operations, the decoder "
-            f"{per_megapixel['decoder']:.1f} G.",
-            table(
-                ["network", "parameters", "ms per tile", "Mpx/s", "speed of OpenVINO float32",
-                 "share of the matrix rate"],
-                rows,
-            ),
-        ],
-    )  # fmt: skip
+        {"ndim": 2, "preset": "tiny_srf", "side": 512, "rounds": 9, "channels": 3, "classes": 6},
+    )

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Results", "parse", "spread", "table", "write_tables"]
+__all__ = ["Results", "page_options", "parse", "spread", "table", "write_tables"]
 
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 
@@ -59,15 +59,22 @@ def write_tables(path: Path, title: str, script: str, parts: Sequence[str]) -> N
     path.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
 
 
+def page_options(parser: argparse.ArgumentParser, script: str) -> None:
+    """Add the option that says which page is written."""
+    page = Path(script).with_suffix(".md")
+    parser.add_argument(
+        "--out", "--output", type=Path, default=page, help=f"page to write ({page.name})"
+    )
+
+
 def parse(script: str, summary: str | None, seeds: int = 3) -> argparse.Namespace:
     """Return the options of a benchmark's command line."""
     parser = argparse.ArgumentParser(description=(summary or "").partition("\n")[0])
-    page = Path(script).with_suffix(".md")
     work = Path(tempfile.gettempdir()) / "segfocal-benchmarks"
     parser.add_argument("--seeds", type=int, nargs="+", default=[*range(seeds)])
     parser.add_argument("--steps", type=int, help="training steps; left out, as in the demo")
     parser.add_argument(
         "--work", type=Path, default=work, help=f"folder of models and measurements ({work})"
     )
-    parser.add_argument("--out", type=Path, default=page, help=f"page to write ({page.name})")
+    page_options(parser, script)
     return parser.parse_args()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from miniatures import hippocampus
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -53,3 +57,110 @@ def test_memory_of_volumes_does_not_grow_with_their_length():
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("256 x 256 x") == 4
     assert "reached the aim" in done.stdout
+
+
+ROW = r"\| {} \| [\d.]+ M \| "
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "expected", "plots"),
+    [
+        (
+            "network_speed.py",
+            ["--preset", "nano", "--side", "64", "--rounds", "1"],
+            [ROW.format("FocalUNet, TensorFlow"), ROW.format("Keras U-Net"), r"GFLOP/s: \d+ in"],
+            ["page.svg"],
+        ),
+        (
+            "volume_speed.py",
+            ["--preset", "nano", "--side", "32", "--rounds", "1", "--without-peers"],
+            [ROW.format("FocalUNet, TensorFlow"), "nano, 32 × 32 × 32, 1 channels, 3 classes"],
+            ["page.svg"],
+        ),
+        (
+            "training_step.py",
+            ["--preset-2d", "nano", "--preset-3d", "nano", "--side", "32", "--length", "32",
+             "--rounds", "1", "--without-peers"],
+            [ROW.format("FocalUNet"), r"32 × 32 × 32, 2 patches, 1 channels"],
+            ["page_2d.svg", "page_3d.svg"],
+        ),
+        (
+            "attention.py",
+            # A map of 100 x 100 positions has three times 4 x 10^8 bytes of attention.
+            ["--sides", "8", "100", "--rounds", "1", "--without-peers", "--limit", "1.2GB"],
+            [r"\| 8 × 8 \| attention, TensorFlow \| [\d.]+ \|",
+             r"\| 100 × 100 \| focal modulation, TensorFlow \| [\d.]+ \| 1.00",
+             r"\| 100 × 100 \| attention, TensorFlow \| does not fit into 1.2 GB"],
+            ["page_time.svg", "page_memory.svg"],
+        ),
+        (
+            "start_up.py",
+            ["--preset", "nano", "--side", "64", "--rounds", "1"],
+            [r"\| `segfocal --help` \| [\d.]+", r"\| first tile, .keras in TensorFlow \| [\d.]+"],
+            ["page.svg"],
+        ),
+        (
+            "end_to_end.py",
+            ["--size", "512", "--preset", "nano", "--tile", "128", "--rounds", "1",
+             "--without-peers"],
+            [r"\| 512 × 512 \| segfocal, float32 \| [\d.]+ \| [\d.]+ \|  \| [\d.]+ \| [\d.]+"],
+            ["page.svg"],
+        ),
+    ],
+)  # fmt: skip
+def test_a_benchmark_of_speed_writes_table_and_plot(script, options, expected, plots, tmp_path):
+    page = tmp_path / "page.md"
+    options = [*options, "--output", str(page)]
+    if script == "end_to_end.py":
+        options += ["--work", str(tmp_path / "work")]
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / script), *options],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    written = page.read_text()
+    for line in expected:
+        assert re.search(line, written), written
+    for name in plots:
+        assert f"]({name})" in written
+        ET.parse(tmp_path / name)
+
+
+DYNUNET = str(REPOSITORY / "benchmarks" / "dynunet.py")
+ALONE = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+
+
+@pytest.mark.slow
+def test_the_peer_is_trained_and_scored_without_tensorflow(tmp_path):
+    pytest.importorskip("torch")
+    pytest.importorskip("monai")
+    hippocampus(tmp_path / "data")
+    given = ["--data", str(tmp_path / "data"), "--steps", "2", "-o", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, DYNUNET, *given], env=ALONE, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["parameters"], found["steps"]) == (5_600_963, 2)
+    saved = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert saved["foreground_dice"] == pytest.approx(found["mean_dice"], abs=1e-4)
+    assert [case["case"] for case in saved["cases"]] == [*saved["labels"]]
+    assert all(Path(path).is_file() for path in saved["labels"].values())
+    assert len(saved["cases"]) + found["cases"]["train"] == 7
+
+
+def test_without_the_peer_a_line_says_what_to_install():
+    code = "import runpy, sys; sys.modules['monai'] = None; sys.argv = [sys.argv[1]]\n"
+    code += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", code, DYNUNET], env=ALONE, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].endswith("pip install 'segfocal[peers]'")
+    assert "monai" in done.stderr
+    assert done.stdout == ""
