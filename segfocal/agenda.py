@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from segfocal.prediction import Prediction
+from segfocal.scan_parts import PartResult
 from segfocal.scan_units import ScanTask, Unit, UnitResult
 
 __all__ = ["Agenda", "ScanResult"]
@@ -18,13 +19,14 @@ class ScanResult:
 
     Attributes:
         scan: Which scan.
-        value: The finished prediction, or what went wrong; None until that is decided.
+        value: The finished prediction, the share that was computed of it, or what went wrong;
+            None until that is decided.
         seconds: Time that processes were at work on it, in all.
         peak_bytes: What one of them held in memory at most.
     """
 
     scan: int
-    value: Prediction | Exception | None = None
+    value: Prediction | PartResult | Exception | None = None
     seconds: float = 0.0
     peak_bytes: int = 0
 
@@ -34,16 +36,19 @@ class Agenda:
 
     Args:
         tasks: The scans, by number.
+        at_work: A set to keep the scans in that are at work, which others look at.
 
     Attributes:
         tasks: The same.
         units_done: Units that have been done.
         units_known: Units that have been done or will be, as far as is known: the parts of a
             scan are from when it was begun.
+        at_work: Scans that have been begun and are not decided.
     """
 
-    def __init__(self, tasks: Mapping[int, ScanTask]) -> None:
+    def __init__(self, tasks: Mapping[int, ScanTask], at_work: set[int] | None = None) -> None:
         self.tasks = tasks
+        self.at_work: set[int] = set() if at_work is None else at_work
         self.units_done, self.units_known = 0, len(tasks)
         self._scans = deque(tasks)
         self._urgent: deque[Unit] = deque()
@@ -62,7 +67,10 @@ class Agenda:
             unit = self._urgent.popleft()
             if unit.scan not in self._decided:
                 return unit
-        return Unit(self._scans.popleft()) if self._scans else None
+        if not self._scans:
+            return None
+        self.at_work.add(self._scans[0])
+        return Unit(self._scans.popleft())
 
     def again(self, unit: Unit) -> None:
         """Put a unit back whose process was lost."""
@@ -76,9 +84,10 @@ class Agenda:
         scan.seconds += result.seconds
         scan.peak_bytes = max(scan.peak_bytes, result.peak_bytes)
         self.units_done += 1
-        if isinstance(result.value, Prediction | Exception):
+        if isinstance(result.value, Prediction | PartResult | Exception):
             scan.value = result.value
             self._decided.add(unit.scan)
+            self.at_work.discard(unit.scan)
             self.units_known -= self._parts_left.pop(unit.scan, 0)
             return self._results.pop(unit.scan)
         if unit.step == "begin":

@@ -42,25 +42,46 @@ def connected(address: str | None) -> Iterator[Any]:
         local: dict[str, Any] = {"include_dashboard": False}
         local |= {"object_store_memory": OBJECT_STORE_BYTES}
         _check_is_there(address)
-        handlers = _handlers()
         try:
-            # Not None, with which Ray looks for one that somebody else may have left behind.
-            ray.init(
-                address or "local",
-                logging_level="ERROR",
-                log_to_driver=False,
-                **({} if address else local),
-            )
+            with _own_handlers():
+                # Not None, with which Ray looks for one that somebody else may have left behind.
+                ray.init(
+                    address or "local",
+                    logging_level="ERROR",
+                    log_to_driver=False,
+                    **({} if address else local),
+                )
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise _no_cluster(address, error) from error
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
     try:
         yield ray
     finally:
         if mine:
             ray.shutdown()
+
+
+@contextmanager
+def _own_handlers() -> Iterator[None]:
+    """Keep this program's handlers of signals in force, in place of which Ray puts its own.
+
+    Ray's ends the process in its own way, in the seconds that Ray takes to start too. Blocked
+    signals would stay blocked in the processes that it starts.
+    """
+    handlers, original = _handlers(), signal.signal
+
+    def guarded(number: Any, handler: Any) -> Any:
+        # A stop that is under way ignores further signals; Ray brings a function.
+        if number in handlers and callable(handler):
+            return handlers[number]
+        return original(number, handler)
+
+    signal.signal = guarded  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        signal.signal = original
+        for number, handler in handlers.items():  # what Ray does below Python too
+            signal.signal(number, handler)
 
 
 def _handlers() -> dict[int, Any]:

@@ -17,15 +17,14 @@ from typing import Any
 from segfocal.agenda import Agenda, ScanResult
 from segfocal.cluster_connection import connected
 from segfocal.engine.engines import in_engine
-from segfocal.engine.polygons import is_suffix
 from segfocal.engine.provenance import provenance_path
 from segfocal.engine.scratch import scratch_folder
 from segfocal.errors import ModelError, OutputInUseError, ScanError, SegfocalError
 from segfocal.io.destinations import check_is_on_file_system
 from segfocal.io.network import is_network_forbidden
+from segfocal.part_orders import absolute_options, absolute_paths
 from segfocal.prediction import Prediction
 from segfocal.prepared import ScanSource, name_of_model
-from segfocal.scan_parts import absolute_paths
 from segfocal.scan_units import ScanTask, Unit, UnitResult, collected_warnings, run_unit, sendable
 from segfocal.scheduling import Watch, dispatch
 
@@ -65,8 +64,9 @@ def predict_on_cluster(
         output: The label map.
         workers: Processes that hold the model. Left out: one per GPU of the cluster, or where
             it has none one per CPU. With GPUs never more than there are.
-        parts: Parts that the scan is divided into. Left out: one per 8192 pixels of its length,
-            at least one; tiles at the borders of parts are run twice.
+        parts: Parts that the scan is divided into. Left out: one per 8192 pixels of its
+            length (of a scene its longer side), at least one; tiles at the borders of parts are
+            run twice.
         address: Of a running cluster, such as ``"ray://head:10001"`` or ``"auto"``. Left out: a
             cluster of this machine, for the time of the call.
         progress: Called with units done and units known: one that looks at the scan, the parts,
@@ -94,7 +94,7 @@ def predict_on_cluster(
     (result,) = results
     if isinstance(result.value, Exception):
         raise result.value
-    assert result.value is not None
+    assert isinstance(result.value, Prediction)
     return replace(result.value, seconds=time.monotonic() - started)
 
 
@@ -107,6 +107,7 @@ def scans_on_cluster(
     address: str | None,
     tell: Callable[[str], None] | None,
     watch: Watch,
+    at_work: set[int] | None = None,
 ) -> Iterator[ScanResult]:
     """Yield what came of each scan, in the order in which that is known.
 
@@ -117,6 +118,7 @@ def scans_on_cluster(
         workers, address: See :func:`predict_on_cluster`.
         tell: Called with lines for the user.
         watch: Told of each unit.
+        at_work: Kept up to date with the scans that are at work.
 
     Raises:
         ModelError: There is no cluster, or the model cannot be loaded.
@@ -128,11 +130,11 @@ def scans_on_cluster(
         raise ModelError(
             "a cluster takes a model by its path, which each process loads; save it first"
         )
-    agenda = Agenda({scan: _everywhere(task) for scan, task in tasks.items()})
+    agenda = Agenda({scan: _everywhere(task) for scan, task in tasks.items()}, at_work)
     with connected(address) as ray:
         most, chosen = actor_options(ray.cluster_resources(), workers)
         actor = ray.remote(**chosen)(_Worker)
-        told = {"model_name": name_of_model(model), **_absolute_options(options)}
+        told = {"model_name": name_of_model(model), **absolute_options(options)}
         begun = _begun(task.output for task in agenda.tasks.values())
         actors: list[Any] = []
 
@@ -230,16 +232,6 @@ def _begun(outputs: Iterable[Path]) -> list[Path]:
         if provenance_path(output).exists() or scratch_folder(output).exists()
     )
     return list(itertools.islice(places, OUTPUTS_ASKED))
-
-
-def _absolute_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Return options with their paths as absolute text."""
-    found = dict(options)
-    if isinstance(found.get("area"), str | os.PathLike):  # bounds as text stay as they are
-        found["area"] = absolute_paths(found["area"])
-    if found.get("polygons") is not None and not is_suffix(found["polygons"]):
-        found["polygons"] = os.path.abspath(found["polygons"])
-    return found
 
 
 def _environment() -> dict[str, str]:

@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,12 +37,13 @@ from segfocal.io import MemoryScan, PendingOutput, Scan, ScanPath
 from segfocal.io.labels import Layout
 from segfocal.io.resampling import Interpolation
 from segfocal.prepared import name_of_model, prepared_job
+from segfocal.temperature import scaled
 from segfocal.types import Window
 
 if TYPE_CHECKING:
     from segfocal.io.area import Area
 
-__all__ = ["Prediction", "predict", "predict_array", "stream"]
+__all__ = ["Prediction", "predict", "predict_array", "prediction_of", "stream"]
 
 
 @dataclass(frozen=True)
@@ -153,8 +154,9 @@ def stream(
             measures frozen means is counted on its own, before.
 
     Yields:
-        A window and its probabilities ``(*sides, classes)`` float32, NaN where the scan has
-        no valid pixel. Windows partition the scan.
+        A window and its probabilities ``(*sides, classes)`` float32, at the temperature of the
+        model's card if it has one, and NaN where the scan has no valid pixel. Windows partition
+        the scan.
 
     Raises:
         ModelError, ChannelError, GeometryError: The model does not fit the scan, or the tile
@@ -176,16 +178,17 @@ def stream(
         resample=resample,
         interpolation=interpolation,
     )
-    return _with_nan(job.sweep(progress))
+    card = job.predictor.card
+    return _with_nan(job.sweep(progress), None if card is None else card.temperature)
 
 
 def _with_nan(
-    sweep: Stretches,
+    sweep: Stretches, temperature: float | None
 ) -> Iterator[tuple[Window, NDArray[np.float32]]]:
     with closing(sweep) as stretches:
         for rows in stretches:
             rows.probabilities[~rows.valid] = np.nan
-            yield rows.window, rows.probabilities
+            yield rows.window, scaled(rows.probabilities, temperature)
 
 
 def predict(
@@ -254,7 +257,8 @@ def predict(
             ``labels.probabilities.tif`` beside ``labels.tif``, a band per class, or to
             ``labels.probabilities.nii.gz`` beside ``labels.nii.gz``, a fourth axis:
             ``"float32"`` with NaN where there is no data, or ``"uint8"``: 0 to 250 for 0 to 1,
-            255 for no data (volumes: 0 in every class).
+            255 for no data (volumes: 0 in every class). Both layers are at the temperature of the
+            model's card, if it has one; labels do not depend on it.
         uncertainty: Write the entropy of the probabilities too, to ``labels.uncertainty.tif``
             or ``.nii.gz``: 0 where one class is certain, 1 where all are equal.
         min_size: Merge connected pieces of a scene's label map that are smaller than this into
@@ -349,19 +353,34 @@ def predict(
             progress=progress,
             tell=tell,
         )
+    done = prediction_of(output, provenance, time.monotonic() - started, unchanged=unchanged)
+    return done if vector is not None else replace(done, polygons=None)
+
+
+def prediction_of(
+    output: Path, provenance: Mapping[str, Any], seconds: float, *, unchanged: bool
+) -> Prediction:
+    """Return what a finished prediction was, as its provenance says.
+
+    Args:
+        output: The label file.
+        provenance: What stands beside it, see :mod:`segfocal.engine.provenance`.
+        seconds: Wall time that it took now.
+        unchanged: Whether it was finished already.
+    """
     result = provenance["result"]
     return Prediction(
         output=output,
         shape=tuple(result["shape"]),
         tiles=result["tiles"],
-        seconds=time.monotonic() - started,
+        seconds=seconds,
         class_pixels=tuple(label["pixels"] for label in result["classes"]),
         invalid_pixels=result["invalid_pixels"],
         classes=tuple(result["classes"]),
         sha256=provenance["sha256"],
         fingerprint=provenance["fingerprint"],
         unchanged=unchanged,
-        polygons=result["polygons"]["features"] if vector is not None else None,
+        polygons=(result.get("polygons") or {}).get("features"),
     )
 
 

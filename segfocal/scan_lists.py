@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import glob
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 
@@ -44,7 +44,10 @@ class ScanInput:
         return self.files[0] if len(self.files) == 1 else list(self.files)
 
 
-def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list[ScanInput]:
+def list_scans(
+    inputs: Iterable[str | os.PathLike[str] | Sequence[str]],
+    left_out: Callable[[Path], bool] | None = None,
+) -> list[ScanInput]:
     """Return the scans that a list of inputs stands for, each once, in order.
 
     Args:
@@ -52,6 +55,7 @@ def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list
             them); patterns such as ``scenes/**/*.tif``; tables (``.csv`` or ``.tsv``) with a
             column ``input``, optionally ``output``, and files of one scan separated by ``;``;
             sequences of files that make up one scan.
+        left_out: Whether a file is not one of the scans that a folder or pattern stands for.
 
     Raises:
         ScanNotFoundError: A folder or pattern holds no scan, or nothing was given.
@@ -60,7 +64,7 @@ def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list
     """
     found: dict[tuple[str, ...], ScanInput] = {}
     for one in inputs:
-        for scan in _expand(one):
+        for scan in _expand(one, left_out or (lambda path: False)):
             known = found.setdefault(tuple(absolute(name) for name in scan.files), scan)
             if known.output != scan.output:
                 first, second = (one.output or "one by its name" for one in (known, scan))
@@ -72,7 +76,9 @@ def list_scans(inputs: Iterable[str | os.PathLike[str] | Sequence[str]]) -> list
     return list(found.values())
 
 
-def _expand(one: str | os.PathLike[str] | Sequence[str]) -> list[ScanInput]:
+def _expand(
+    one: str | os.PathLike[str] | Sequence[str], left_out: Callable[[Path], bool]
+) -> list[ScanInput]:
     if not isinstance(one, str | os.PathLike):
         files = tuple(os.fspath(part) for part in one)
         if not files:
@@ -82,16 +88,17 @@ def _expand(one: str | os.PathLike[str] | Sequence[str]) -> list[ScanInput]:
     if not is_local_path(name):
         return [ScanInput((name,), PurePath(PurePath(name).name))]
     if os.path.isdir(name) and not name.lower().endswith(".zarr"):
-        return _in_folder(Path(name))
+        return _in_folder(Path(name), left_out)
     if name.lower().endswith(TABLE_SUFFIXES):
         return _in_table(Path(name))
     if not os.path.exists(name) and glob.has_magic(name):
-        return _by_pattern(name)
+        return _by_pattern(name, left_out)
     return [ScanInput((name,), PurePath(PurePath(name).name))]
 
 
-def _in_folder(folder: Path) -> list[ScanInput]:
+def _in_folder(folder: Path, left_out: Callable[[Path], bool]) -> list[ScanInput]:
     paths = sorted(path for path in folder.iterdir() if _is_scan(path))
+    paths = _without(paths, left_out, folder)
     if not paths:
         raise ScanNotFoundError(
             f"{folder}: holds no scans; expected files that end in "
@@ -100,9 +107,10 @@ def _in_folder(folder: Path) -> list[ScanInput]:
     return [ScanInput((str(path),), PurePath(path.name)) for path in paths]
 
 
-def _by_pattern(pattern: str) -> list[ScanInput]:
+def _by_pattern(pattern: str, left_out: Callable[[Path], bool]) -> list[ScanInput]:
     paths = [Path(name) for name in sorted(glob.glob(pattern, recursive=True))]
     paths = [path for path in paths if _is_there(path) and not path.name.startswith(".")]
+    paths = _without(paths, left_out, pattern)
     if not paths:
         raise ScanNotFoundError(f"{pattern}: no file matches; check the pattern")
     # Folders below the part without wildcards are kept, so that names stay apart.
@@ -113,6 +121,16 @@ def _by_pattern(pattern: str) -> list[ScanInput]:
         fixed.append(part)
     root = Path(*fixed)
     return [ScanInput((str(path),), PurePath(path.relative_to(root))) for path in paths]
+
+
+def _without(paths: list[Path], left_out: Callable[[Path], bool], what: object) -> list[Path]:
+    kept = [path for path in paths if not left_out(path)]
+    if paths and not kept:
+        raise ScanNotFoundError(
+            f"{what}: nothing but outputs of segfocal in the folder of outputs; expected "
+            "scans, or another folder for outputs"
+        )
+    return kept
 
 
 def _in_table(table: Path) -> list[ScanInput]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -11,34 +10,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from segfocal.engine import part_layout
 from segfocal.engine.identified import identified
 from segfocal.engine.layers import Layers
+from segfocal.engine.part_layout import default_count
 from segfocal.engine.parts import Part, compute_part, parse_part, part_lock
+from segfocal.engine.provenance import is_as_written, read_provenance
 from segfocal.engine.scratch import scratch_folder
 from segfocal.engine.sweep import Progress
 from segfocal.errors import GeometryError, OutputError
 from segfocal.io import PendingOutput, Scan, open_scan
 from segfocal.io.destinations import check_is_on_file_system
-from segfocal.io.pending import writing
-from segfocal.prediction import Prediction, predict
+from segfocal.part_orders import OF_POLYGONS, ORDER, note_order, refuse_other_order
+from segfocal.prediction import Prediction, predict, prediction_of
 from segfocal.prepared import ScanSource, prepared_job
 
 __all__ = [
-    "REGION_PIXELS",
     "PartResult",
-    "absolute_paths",
     "assemble",
     "count_parts",
     "predict_part",
 ]
 
-ORDER = "order.json"
-"""File in the scratch folder that says what the parts are made from."""
-
-REGION_PIXELS = 8192
-"""Least length of a part along the swept axis: tiles that are run twice stay below 10 %."""
-
-_FOR_ASSEMBLY = ("polygons", "simplify", "min_area", "model_name", "overwrite")
+_FOR_ASSEMBLY = (*OF_POLYGONS, "model_name", "overwrite")
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,9 @@ def predict_part(
     output: str | Path,
     part: str | Part,
     *,
+    restart: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    notice: Callable[[str], None] | None = None,
     **options: Any,
 ) -> PartResult:
     """Compute one of several parts of a scan; :func:`assemble` makes the output of them.
@@ -73,25 +69,36 @@ def predict_part(
     that all processes see, and need neither each other nor a coordinator. A part that was
     stopped continues; one that is there already is left alone. The output has the bytes of an
     undivided run, for the fingerprint is the same; it holds the processor's instructions, so
-    all parts need processors of one kind.
+    all parts need processors of one kind. A part that finds complete ones of something else
+    refuses, before it computes anything, and says what differs. One that was computed itself with
+    something else is computed anew; the others are to follow.
 
     Args:
         model: See :func:`~segfocal.predict`.
         input: See :func:`~segfocal.predict`.
         output: Where the label map is to go.
         part: ``"3/8"`` for the third of eight.
+        restart: The caller computes all parts: what others are there already is no matter.
         progress: Called with tiles done and tiles in all, of those that this call runs.
+        notice: Called with a line of text when the part was begun before.
         options: Further arguments of :func:`~segfocal.predict`, the same for all parts.
 
     Raises:
         GeometryError: ``part`` is no part.
         ScanError: Nothing tells whether all parts are of the same scan (``/vsis3/``), or it
             cannot be read.
+        OutputError: Other parts are there that were computed with something else, or were told
+            to make other polygons.
         ModelError, ScanError, OutputError, MemoryError: See the messages.
+
+    Warns:
+        SegfocalWarning: This part replaces one of something else, and others are still as it was.
     """
     started = time.monotonic()
     destination, one = Path(output), parse_part(part)
     computed, layers, layout = _divided(options)
+    if not restart:
+        refuse_other_order(destination, one, options)
     prepared = prepared_job(model, input, destinations=[destination], **computed)
     with part_lock(destination, one), prepared as (job, card):
         units = compute_part(
@@ -102,8 +109,10 @@ def predict_part(
             layers=layers,
             layout=layout,
             progress=None if progress is None else _of_this_part(progress),
+            note=lambda: note_order(destination, one, model, input, options),
+            restart=restart,
+            tell=notice or (lambda text: None),
         )
-    _note_order(destination, model, input, options)
     return PartResult(destination, one.name, units, time.monotonic() - started)
 
 
@@ -121,8 +130,8 @@ def count_parts(
 
     Args:
         model, input, output: See :func:`~segfocal.predict`.
-        parts: How many they are to be. Left out: one per :data:`REGION_PIXELS` of the scan's
-            length.
+        parts: How many they are to be. Left out: see
+            :func:`segfocal.engine.part_layout.default_count`.
         options: Further arguments of :func:`~segfocal.predict`.
 
     Raises:
@@ -137,54 +146,68 @@ def count_parts(
         return 1
     computed, layers, layout = _divided(options)
     with prepared_job(model, input, destinations=[destination], **computed) as (job, card):
-        side = job.covered[job.scan.slow_axis]
+        count = parts or default_count(job)
         known = identified(destination, job, card, layers, layout)
         if known.finished() is not None:
             return 1
     # Found now, and not when everything has been computed.
     PendingOutput(destination, overwrite=options.get("overwrite", False)).check_destination()
-    return parts or max(1, (side.stop - side.start) // REGION_PIXELS)
+    return count
 
 
 def assemble(
     output: str | Path,
     *,
     model: Any = None,
+    overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
     notice: Callable[[str], None] | None = None,
 ) -> Prediction:
     """Make the output of a scan whose parts have all been computed.
 
+    An output that is finished already, with no parts left, is left as it is.
+
     Args:
         output: The label map that the parts are of.
         model: The model, where the parts were given an object and not a path.
+        overwrite: Replace an existing output, as all parts that were computed with it do. What
+            is read for this one, scan, model or area, is never replaced.
         progress, notice: See :func:`~segfocal.predict`.
 
     Raises:
+        OutputExistsError: There is another output, and it is to stay.
         OutputError: Parts are missing, which are named, or there are none.
     """
     check_is_on_file_system(output)
-    destination = Path(output)
+    destination, started = Path(output), time.monotonic()
     place = scratch_folder(destination) / ORDER
     try:
         order = json.loads(place.read_text(encoding="utf-8"))
-        source, options, known = order["input"], order["options"], order["model"]
+        source, options, known = order["input"], {**order["options"]}, order["model"]
     except FileNotFoundError:
+        provenance = read_provenance(destination)
+        if provenance is not None and is_as_written(destination, provenance):
+            if notice is not None:
+                notice(f"{destination}: finished already")
+            seconds = time.monotonic() - started
+            return prediction_of(destination, provenance, seconds, unchanged=True)
         raise OutputError(
             f"{destination}: there are no parts of it; expected what `segfocal predict --shard` "
             f"leaves in {place.parent}"
         ) from None
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(f"{place}: cannot be read ({error}); compute a part again") from error
     if model is None and known is None:
         raise OutputError(
             f"{destination}: its parts were given a model in memory; pass it here too"
         )
+    asked = options.pop("overwrite", False)
     return predict(
         known if model is None else model,
         source,
         destination,
         assemble_only=True,
+        overwrite=overwrite or asked,
         progress=progress,
         notice=notice,
         **options,
@@ -218,43 +241,4 @@ def _divided(options: Mapping[str, Any]) -> tuple[dict[str, Any], Layers, Any]:
 
 def _is_short(source: ScanSource) -> bool:
     with nullcontext(source) if isinstance(source, Scan) else open_scan(source) as scan:
-        return max(scan.shape) < 2 * REGION_PIXELS
-
-
-def _note_order(
-    destination: Path, model: Any, source: ScanSource, options: Mapping[str, Any]
-) -> None:
-    """Note what the parts are made from; all of them would write the same."""
-    folder = scratch_folder(destination)
-    if not folder.is_dir():  # the output is finished
-        return
-    text = json.dumps(
-        {"model": absolute_paths(model), "input": absolute_paths(source), "options": options},
-        default=str,
-        indent=1,
-    )
-    place = folder / ORDER
-    begun = place.with_name(f"{ORDER}.{os.getpid()}.new")
-    with writing(destination):
-        begun.write_text(text + "\n", encoding="utf-8")
-        os.replace(begun, place)
-
-
-def absolute_paths(value: Any) -> Any:
-    """Return paths as absolute text, for a process that is started elsewhere.
-
-    Args:
-        value: A path, or a list or mapping of some. Names that are none of existing files stay.
-
-    Returns:
-        The same with text; None of anything else.
-    """
-    if isinstance(value, str | os.PathLike):
-        name = os.fspath(value)
-        return os.path.abspath(name) if os.path.exists(name) else name
-    if isinstance(value, list | tuple):
-        found = [absolute_paths(one) for one in value]
-        return None if None in found else found
-    if isinstance(value, dict):
-        return {key: absolute_paths(one) for key, one in value.items()}
-    return None
+        return max(scan.shape) < 2 * part_layout.REGION_PIXELS

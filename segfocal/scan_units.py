@@ -22,7 +22,8 @@ from segfocal.engine.sweep import Progress
 from segfocal.errors import SegfocalError, SegfocalWarning
 from segfocal.prediction import Prediction, predict
 from segfocal.prepared import ScanSource
-from segfocal.scan_parts import count_parts, predict_part
+from segfocal.scan_parts import PartResult, count_parts, predict_part
+from segfocal.scan_shares import predict_share
 
 __all__ = ["ScanTask", "Unit", "UnitResult", "collected_warnings", "run_unit", "sendable"]
 
@@ -35,11 +36,14 @@ class ScanTask:
         source: What it is read from.
         output: The label file.
         parts: Parts that it is divided into; None: by its length.
+        share: The part of it that is this process's, the others being those of processes that
+            know nothing of this one; empty: all of it.
     """
 
     source: ScanSource
     output: Path
     parts: int | None = 1
+    share: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,8 +71,8 @@ class UnitResult:
     """What came of a unit.
 
     Attributes:
-        value: The finished prediction; how many parts are to be computed; None of a part; or
-            what went wrong.
+        value: The finished prediction; how many parts are to be computed; None of a part; the
+            share that was computed of a scan; or what went wrong.
         seconds: Wall time.
         peak_bytes: What the process held in memory at most meanwhile.
         tiles: Tiles that were run for it.
@@ -76,7 +80,7 @@ class UnitResult:
         warned: What was warned of, of a process whose warnings nobody sees.
     """
 
-    value: Prediction | int | Exception | None
+    value: Prediction | PartResult | int | Exception | None
     seconds: float = 0.0
     peak_bytes: int = 0
     tiles: int = 0
@@ -113,7 +117,7 @@ def run_unit(
         if progress is not None:
             progress(done, total)
 
-    def run() -> Prediction | int | Exception | None:
+    def run() -> Prediction | PartResult | int | Exception | None:
         try:
             return _do(model, task, unit, options, count, tell or told.append)
         except Exception as error:  # whatever it is, the next scan may be fine
@@ -130,10 +134,13 @@ def _do(
     options: Mapping[str, Any],
     progress: Progress,
     tell: Callable[[str], None],
-) -> Prediction | int | None:
+) -> Prediction | PartResult | int | None:
     places = (model, task.source, task.output)
+    if task.share:
+        return predict_share(*places, task.share, progress=progress, notice=tell, **options)
     if unit.step == "part":
-        predict_part(*places, unit.part, progress=progress, **options)
+        # All parts are done by this run, also those of which there are some of an earlier one.
+        predict_part(*places, unit.part, restart=True, progress=progress, **options)
         return None
     if unit.step == "finish":
         return predict(*places, assemble_only=True, **options)

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 __all__ = [
+    "before_end",
     "end_with",
     "forget",
     "how_to_continue",
@@ -22,11 +23,13 @@ __all__ = [
     "note",
     "release",
     "remove_all",
+    "say_last",
     "undivided",
 ]
 
 _paths: set[Path] = set()
 _kept: dict[Path, str] = {}
+_last: list[Callable[[str], object]] = []
 _depth = 0
 _end: Callable[[], object] | None = None
 
@@ -73,20 +76,44 @@ def remove_all() -> None:
 
 
 @contextlib.contextmanager
+def before_end(action: Callable[[str], object]) -> Iterator[None]:
+    """Call a function before a signal ends the process, if that happens within the block.
+
+    Args:
+        action: Given the name of the signal. The main thread may be anywhere in the block but in
+            an undivided part of it.
+    """
+    _last.append(action)
+    try:
+        yield
+    finally:
+        _last.remove(action)
+
+
+def say_last(signal: str) -> None:
+    """Call what is to be called before a signal ends the process; nothing keeps it from that."""
+    for action in reversed(_last):
+        with contextlib.suppress(Exception):
+            action(signal)
+
+
+@contextlib.contextmanager
 def undivided() -> Iterator[None]:
     """Let the block run to its end before :func:`end_with` acts."""
-    global _depth
+    global _depth, _end
     _depth += 1
     try:
         yield
     finally:
         _depth -= 1
         if _depth == 0 and _end is not None:
-            _end()
+            # Once: what is called last, such as writing a summary, has undivided parts itself.
+            action, _end = _end, None
+            action()
 
 
 def end_with(action: Callable[[], object]) -> None:
-    """Call a function that ends the process, at once or after an undivided block."""
+    """Call a function that ends the process, once: now, or after an undivided block."""
     global _end
     if _depth:
         _end = action

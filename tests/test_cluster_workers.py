@@ -16,7 +16,7 @@ import rasterio
 from click.testing import CliRunner
 
 import segfocal as sf
-from segfocal import clusters
+from segfocal import clusters, part_orders
 from segfocal.card import Card, Channel, LabelClass
 from segfocal.cli import segfocal as command
 from segfocal.engine.parts import Part, part_lock
@@ -152,12 +152,12 @@ def test_processes_compute_as_the_caller_would(
     assert found["OMP_NUM_THREADS"] == str(os.cpu_count())
     Path("area.gpkg").touch()
     options = {"area": "area.gpkg", "polygons": "out.gpkg", "layout": "cog"}
-    assert clusters._absolute_options(options) == {
+    assert part_orders.absolute_options(options) == {
         "area": str(tmp_path / "area.gpkg"), "polygons": str(tmp_path / "out.gpkg"),
         "layout": "cog",
     }  # fmt: skip
     bounds = {"area": "1,2,3,4", "polygons": ".gpkg"}
-    assert clusters._absolute_options(bounds) == bounds
+    assert part_orders.absolute_options(bounds) == bounds
 
 
 def test_wrong_usage_of_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

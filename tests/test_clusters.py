@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ import rasterio
 
 import segfocal as sf
 from segfocal import clusters
+from segfocal.cluster_connection import connected
 from segfocal.errors import ChannelError, ModelError
 from segfocal.scan_parts import predict_part
 
@@ -243,6 +245,71 @@ def test_many_scans_by_the_command(exports, tmp_path: Path) -> None:
     assert code == 0
     assert summary["done"] == 4
     assert run()[1]["unchanged"] == 4
+
+
+def test_a_signal_to_the_driver_of_many_scans_leaves_the_summary(exports, tmp_path: Path) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    folder.mkdir()
+    for number in range(4):
+        shutil.copy(SCENE, folder / f"{number}.tif")
+    command = [
+        sys.executable, "-m", "segfocal", "predict", str(exports.path("onnx")), str(folder),
+        "--tile", "64", "--overlap", "32", "--tta", "flips", "--executor", "ray", "--workers", "1",
+        "-o", str(out),
+    ]  # fmt: skip
+    driver = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while driver.poll() is None and not list(out.glob(".1.tif.scratch/*.unit")):
+        time.sleep(0.02)
+    driver.send_signal(signal.SIGTERM)
+    _, stderr = driver.communicate()
+    assert driver.returncode == 143, stderr
+    value = json.loads((out / "summary.json").read_text())
+    statuses = [one["status"] for one in value["outcomes"]]
+    assert statuses == ["done", "interrupted", "pending", "pending"]
+    assert value["stopped"] == "SIGTERM"
+    with open(out / "summary.csv", newline="") as table:
+        outcomes = [row["outcome"] for row in csv.DictReader(table)]
+    assert outcomes == ["done", "interrupted", "not started", "not started"]
+
+
+STOPPED_WHILE_RAY_STARTS = """
+import os, signal, subprocess, sys
+from segfocal import unfinished
+from segfocal.cli.stopping import catch_signals
+from segfocal.cluster_connection import connected
+catch_signals()
+start = subprocess.Popen.__init__
+def first(self, command, *rest, **more):
+    start(self, command, *rest, **more)
+    if "gcs_server" in str(command):
+        os.kill(os.getpid(), int(sys.argv[1]))
+subprocess.Popen.__init__ = first
+with unfinished.before_end(lambda by: os.write(1, by.encode())), connected(None):
+    pass
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_ray_starts_is_this_programs(number: signal.Signals) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED_WHILE_RAY_STARTS, str(int(number))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (128 + number, number.name), done.stderr
+    assert done.stderr == "segfocal: stopped; nothing is left half-written\n"
+
+
+def test_handlers_of_signals_are_as_before_once_ray_is_there() -> None:
+    function, before = signal.signal, {one: signal.getsignal(one) for one in signal.valid_signals()}
+    signal.signal(signal.SIGTERM, lambda number, frame: None)
+    mine = signal.getsignal(signal.SIGTERM)
+    try:
+        with connected(None):
+            assert signal.getsignal(signal.SIGTERM) is mine
+    finally:
+        signal.signal(signal.SIGTERM, before[signal.SIGTERM])
+    assert signal.signal is function
+    assert {one: signal.getsignal(one) for one in before} == before
 
 
 def test_each_gpu_has_a_process_of_its_own() -> None:

@@ -14,7 +14,7 @@ import rasterio
 from click.testing import CliRunner
 
 import segfocal as sf
-from segfocal import summaries
+from segfocal import run_records
 from segfocal.card import Card, Channel, LabelClass
 from segfocal.cli import segfocal as command
 from segfocal.engine import contexts
@@ -238,8 +238,8 @@ def test_retrying_does_what_is_not_there_any_more(folder: Path) -> None:
 def test_a_summary_that_cannot_be_written_meanwhile_stops_nothing(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(summaries, "SECONDS_BETWEEN_SUMMARIES", 0)
-    monkeypatch.setattr(summaries, "TIMES_AS_LONG", 0)
+    monkeypatch.setattr(run_records, "SECONDS_BETWEEN_SUMMARIES", 0)
+    monkeypatch.setattr(run_records, "TIMES_AS_LONG", 0)
     told: list[str] = []
     pending: list[int] = []
     place, aside = folder / "out" / "summary.json", folder / "aside.json"
@@ -334,14 +334,14 @@ def test_the_command_tells_and_its_exit_code_too(
     assert invoke("m.keras", folder / "nothing*.tif", "-o", folder / "x").exit_code == 2
 
 
-def test_a_shard_is_of_one_scan(folder: Path) -> None:
+def test_a_shard_of_many_scans_goes_to_a_folder(folder: Path) -> None:
     (folder / "t.csv").write_text("input\ngood 1.tif\n")
     before = sorted(folder.iterdir())
     for many in (folder, folder / "good*.tif", folder / "t.csv"):
         done = invoke("m.keras", many, "-o", folder / "o.tif", "--shard", "1/2")
         assert done.exit_code == 2
         assert done.stderr.count("\n") == 1
-        assert f"{many}: stands for many scans, and --shard is a part of one" in done.stderr
+        assert "expected a file as INPUT, or a folder as OUTPUT for many" in done.stderr
     assert sorted(folder.iterdir()) == before
 
 

@@ -47,3 +47,58 @@ def test_another_runs_lock_is_left_alone(tmp_path):
             pass
         unfinished.remove_all()
         assert lock.exists()
+
+
+def test_undivided_ends_before_end_with_acts():
+    told = []
+    unfinished.end_with(lambda: told.append("at once"))
+    assert told == ["at once"]
+    with unfinished.undivided():
+        with unfinished.undivided():
+            unfinished.end_with(lambda: told.append("later"))
+        told.append("outer goes on")
+    assert told == ["at once", "outer goes on", "later"]
+    with unfinished.undivided():
+        pass
+    assert len(told) == 3
+
+    def broken():
+        with unfinished.undivided():
+            unfinished.end_with(lambda: told.append("in spite of an error"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        broken()
+    assert told[3:] == ["in spite of an error"]
+
+
+def test_end_with_acts_once_though_what_it_calls_is_undivided_too():
+    told = []
+
+    def end():
+        told.append("end")
+        with unfinished.undivided():
+            told.append("last")
+
+    with unfinished.undivided():
+        unfinished.end_with(end)
+    assert told == ["end", "last"]
+
+
+def test_before_end_calls_the_inner_block_first_and_none_that_is_over():
+    told = []
+
+    def broken(signal):
+        told.append(f"broken {signal}")
+        raise ZeroDivisionError
+
+    with (
+        unfinished.before_end(lambda signal: told.append(f"outer {signal}")),
+        unfinished.before_end(broken),
+    ):
+        with unfinished.before_end(lambda signal: told.append("over")):
+            pass
+        unfinished.say_last("SIGTERM")
+    assert told == ["broken SIGTERM", "outer SIGTERM"]
+    unfinished.say_last("SIGTERM")
+    assert len(told) == 2

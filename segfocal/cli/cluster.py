@@ -27,7 +27,7 @@ def cluster_options(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(min=1),
             metavar="N",
             help="Parts that the cluster divides each scan into. Default: one per 8192 pixels of "
-            "its length, which keeps the tiles that are run twice below 10 %.",
+            "its longer side, which keeps the tiles that are run twice below 10 %.",
         ),
         click.option(
             "--address",

@@ -16,7 +16,7 @@ from segfocal.cli.console import progress_bar, tell
 if TYPE_CHECKING:
     from segfocal.summaries import Summary
 
-__all__ = ["means_many", "predict_many", "stands_for_many"]
+__all__ = ["means_many", "predict_many"]
 
 _LINES = 20
 
@@ -33,11 +33,11 @@ def means_many(inputs: tuple[str, ...], output: Path, text: str) -> bool:
         len(inputs) != 1
         or output.is_dir()
         or text.endswith(("/", os.sep))
-        or stands_for_many(inputs[0])
+        or _stands_for_many(inputs[0])
     )
 
 
-def stands_for_many(one: str) -> bool:
+def _stands_for_many(one: str) -> bool:
     """Return True for a folder, a table or a pattern."""
     if os.path.exists(one):
         return os.path.isdir(one) or one.lower().endswith((".csv", ".tsv"))
@@ -68,6 +68,9 @@ def predict_many(
 
 
 def _print(summary: Summary) -> None:
+    if not summary.outcomes:  # there are fewer scans than shards
+        click.echo(f"nothing for this shard; {summary.path}")
+        return
     for outcome in summary.failed[:_LINES]:
         name, reason = outcome.input[0], outcome.reason or ""
         click.echo(f"failed  {reason if reason.startswith(name) else f'{name}: {reason}'}")
@@ -78,8 +81,12 @@ def _print(summary: Summary) -> None:
     parts = [f"{summary.count('done')} done"]
     if summary.count("unchanged"):
         parts.append(f"{summary.count('unchanged')} finished before")
+    if summary.count("part"):
+        parts.append(f"{summary.count('part')} in part")
     parts.append(f"{len(summary.failed)} failed")
     click.echo(
         f"{len(summary.outcomes)} scans: {', '.join(parts)}; {pixels / 1e6:.1f} Mpx in "
         f"{seconds:.1f} s; {summary.path}"
     )
+    if summary.count("part"):
+        click.echo("scans in part are not finished yet: rerun, or run without --shard")

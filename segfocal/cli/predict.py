@@ -12,8 +12,8 @@ import click
 from segfocal.cli.class_table import class_table
 from segfocal.cli.cluster import cluster_arguments, cluster_options, stdout_for_results
 from segfocal.cli.console import OVERWRITE, PATH, progress_bar, tell, tiling_options
-from segfocal.cli.many import means_many, predict_many, stands_for_many
-from segfocal.errors import OutputError, ScanError
+from segfocal.cli.many import means_many, predict_many
+from segfocal.errors import OutputError
 
 
 @click.command()
@@ -142,8 +142,9 @@ from segfocal.errors import OutputError, ScanError
 @click.option(
     "--shard",
     metavar="I/N",
-    help="Compute only the I-th of N parts of the scan, into .OUTPUT.scratch, which all processes "
-    "must see; `segfocal assemble OUTPUT` makes the label map of them.",
+    help="Do only the I-th of N shares, on a file system that all processes see. Of one scan: "
+    "compute the part into .OUTPUT.scratch; `segfocal assemble OUTPUT` makes the label map of "
+    "them. Of many scans: segment those that are this process's, see summary.I-of-N.json.",
 )
 @cluster_options
 @click.option(
@@ -171,9 +172,10 @@ def predict(
 
     Several inputs, a folder, a pattern such as 'scenes/*.tif' or a table (.csv with a column
     input) are segmented one after the other into the folder OUTPUT: one that fails does not stop
-    the others, finished ones are skipped, and OUTPUT/summary.json tells what became of each. The
-    exit code is 1 when some failed. With --executor ray they are shared among the processes of
-    a Ray cluster, which also works on parts of one long scan at a time.
+    the others, finished ones are skipped, and OUTPUT/summary.json tells what became of each, as
+    does the table OUTPUT/summary.csv, after Ctrl-C too. The exit code is 1 when some failed. With
+    --executor ray they are shared among the processes of a Ray cluster, which also works on parts
+    of one long scan at a time; with --shard I/N each of N processes does its share of them.
 
     MODEL is a .keras file, or an .onnx or .xml file made by `segfocal export`. INPUT is
     anything GDAL or nibabel opens. The output appears only when it is complete, with
@@ -192,17 +194,16 @@ def predict(
     cluster = cluster_arguments(options)
     models = [model, *ensemble] if ensemble else model
     source = [*inputs, *more] if more else inputs[0]
+    many = means_many(inputs, Path(output), output)
     if shard is not None:
-        if len(inputs) != 1 or retry_failed or cluster["executor"] != "serial":
-            raise click.UsageError("--shard goes with one INPUT and --executor serial")
-        if stands_for_many(inputs[0]):
-            raise ScanError(
-                f"{inputs[0]}: stands for many scans, and --shard is a part of one; expected one "
-                "scan, or without --shard a part of the list for each process"
-            )
-        _predict_part(models, source, output, shard, as_json, overwrite=overwrite, **options)
-        return
-    if means_many(inputs, Path(output), output):
+        if cluster["executor"] != "serial":
+            raise click.UsageError("--shard goes with --executor serial")
+        if not many:
+            if retry_failed:
+                raise click.UsageError("--retry-failed goes with many scans and a folder as OUTPUT")
+            _predict_part(models, source, output, shard, as_json, overwrite=overwrite, **options)
+            return
+    if many:
         if more:
             raise click.UsageError("--channels-from goes with one INPUT; use a table for many")
         named_like_a_file = output.lower().endswith((".tif", ".tiff", ".nii", ".nii.gz"))
@@ -211,7 +212,7 @@ def predict(
                 f"{output}: one file for {', '.join(inputs[:2])}; expected a file as INPUT, or a "
                 "folder as OUTPUT for many"
             )
-        options.update(overwrite=overwrite, retry_failed=retry_failed, **cluster)
+        options.update(overwrite=overwrite, retry_failed=retry_failed, shard=shard, **cluster)
         if not predict_many(models, inputs, Path(output), as_json, **options):
             sys.exit(1)
         return
@@ -275,6 +276,7 @@ def _predict_part(
             output,
             shard,
             progress=lambda done, total: report("tiles", done, total),
+            notice=tell,
             **options,
         )
     if as_json:

@@ -13,7 +13,7 @@ import signal
 from types import FrameType
 
 from segfocal.quiet import error_stream
-from segfocal.unfinished import end_with, how_to_continue, kept, remove_all
+from segfocal.unfinished import end_with, how_to_continue, kept, remove_all, say_last
 
 __all__ = ["catch_signals"]
 
@@ -42,6 +42,7 @@ def _stop(number: int, frame: FrameType | None) -> None:
 
 def _end(number: int) -> None:
     remove_all()
+    say_last(signal.Signals(number).name)
     # Written past Python's buffers: the main thread may be in the middle of a write to them.
     stream = error_stream()
     with contextlib.suppress(OSError):

@@ -55,6 +55,7 @@ def compute_units(
     store: ScratchStore,
     progress: Progress | None,
     only: Callable[[Window], bool] | None = None,
+    within: Window | None = None,
 ) -> None:
     """Put label indices and layers of all stretches that the store lacks into it.
 
@@ -67,17 +68,18 @@ def compute_units(
         store: Where it goes.
         progress: Called with tiles done and tiles in all.
         only: Which stretches are this process's; all when left out.
+        within: The column of the scan that it keeps to, see :meth:`Job.sweep`.
     """
-    if not store.missing(job.covered):
+    if only is None and store.covers(job.covered):  # a part asks for its own stretches alone
         return
 
     def wanted(window: Window) -> bool:
-        return (only is None or only(window)) and bool(store.missing(window))
+        return (only is None or only(window)) and not store.covers(window)
 
     # Closed here, so that a failed write leaves no thread to the garbage collection, which may run
     # in that very thread.
     with (
-        closing(job.sweep(progress, wanted=wanted)) as stretches,
+        closing(job.sweep(progress, wanted=wanted, within=within)) as stretches,
         ThreadPoolExecutor(1, thread_name_prefix="segfocal-write") as writer,
     ):
         writing: Future[None] | None = None

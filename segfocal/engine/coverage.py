@@ -11,10 +11,17 @@ __all__ = ["uncovered"]
 
 def uncovered(window: Window, others: Iterable[Window]) -> list[Window]:
     """Return disjoint windows that make up ``window`` without what ``others`` cover."""
-    left = [window]
-    for other in others:
-        left = [piece for part in left for piece in _without(part, other)]
-    return left
+    left, passed = [window], []
+    # In order, so that what lies before another is not compared with those behind it.
+    for other in sorted(others, key=lambda one: [side.start for side in one]):
+        passed += [part for part in left if part[0].stop <= other[0].start]
+        left = [
+            piece
+            for part in left
+            if part[0].stop > other[0].start
+            for piece in _without(part, other)
+        ]
+    return passed + left
 
 
 def _without(window: Window, other: Window) -> list[Window]:

@@ -100,25 +100,25 @@ class Job:
         """What tiles are read from."""
         return self.scan if self.resampled is None else self.resampled
 
-    @property
-    def _model_grid(self) -> ModelGrid | None:
+    def _model_grid(self, within: Window | None = None) -> ModelGrid | None:
         if self.resampled is None:
             return None
         return ModelGrid(
             self.scan,
             self.resampled.back,
             self.scan.slow_axis,
-            self.covered,
+            self.covered if within is None else within,
             self.channels,
             self.valid_when,
             self.kept_bytes,
         )
 
-    @property
-    def _swept(self) -> Window:
-        """What is swept, in pixels that tiles are made of."""
-        model_grid = self._model_grid
-        return self.covered if model_grid is None else model_grid.region
+    def _swept(self, within: Window | None = None) -> Window:
+        """Return what is swept, in pixels that tiles are made of."""
+        model_grid = self._model_grid(within)
+        if model_grid is not None:
+            return model_grid.region
+        return self.covered if within is None else within
 
     @property
     def covered(self) -> Window:
@@ -133,22 +133,27 @@ class Job:
     @property
     def tiles(self) -> int:
         """Tiles of the grid that contribute to what is segmented."""
-        return math.prod(len(along) for along in self.grid.touching(self._swept))
+        return math.prod(len(along) for along in self.grid.touching(self._swept()))
 
     def sweep(
         self,
         progress: Progress | None = None,
         wanted: Callable[[Window], bool] | None = None,
+        within: Window | None = None,
     ) -> Stretches:
         """Yield finished rows; see :func:`segfocal.engine.sweep.sweep`.
 
         They partition what is segmented, and their windows are in pixels of the scan. A frozen
         network is given the means of the scan first: ``progress`` then counts that pass before it
         counts this one. What the scan is normalized with is measured before.
+
+        ``within`` is a part of what is segmented, to which the sweep keeps. Of a scan that is not
+        resampled it is uncut along the swept axis. What is found there is the same.
         """
         if self.settle is not None:
-            return self._settled_sweep(self.settle, progress, wanted)
-        strips, needed, model_grid = self._strips(), needed_in(self.mask), self._model_grid
+            return self._settled_sweep(self.settle, progress, wanted, within)
+        strips, needed = self._strips(within), needed_in(self.mask)
+        model_grid = self._model_grid(within)
         if model_grid is None:
             stretches = self._stretches(strips, wanted, needed, progress)
         else:
@@ -198,12 +203,13 @@ class Job:
         settle: Settle,
         progress: Progress | None,
         wanted: Callable[[Window], bool] | None,
+        within: Window | None,
     ) -> Stretches:
         predictor = settle(self.batch_size, not self.batch_matters, progress)
-        yield from replace(self, predictor=predictor, settle=None).sweep(progress, wanted)
+        yield from replace(self, predictor=predictor, settle=None).sweep(progress, wanted, within)
 
-    def _strips(self) -> list[Window]:
-        axis, whole = self.scan.slow_axis, self._swept
+    def _strips(self, within: Window | None = None) -> list[Window]:
+        axis, whole = self.scan.slow_axis, self._swept(within)
         # Rows of the output are few at a time where they are not the model's.
         kept_bytes = self.kept_bytes if self.resampled is None else 0
         card = self.predictor.card

@@ -130,9 +130,10 @@ def produce(
         if assemble_only:
             fingerprint = fingerprint_of_parts(destination, fingerprint)
         with ScratchStore(destination, fingerprint) as store:
-            _tell_state(store, tell)
             if assemble_only:
                 _refuse_missing(destination, job, store)
+            else:
+                _tell_state(store, tell)
             try:
                 compute_units(job, card, layers, store, progress)
                 break

@@ -1,9 +1,9 @@
 """Parts of one scan for processes that work on it at the same time, without a coordinator.
 
-Part *k of n* is every stretch of finished rows that begins in the k-th of n equal lengths of
-the scan, along the axis that it is swept along. Which part a stretch belongs to follows from
-the stretch and from n alone; no two processes compute the same one. Tiles that reach over the
-border between two parts are run by both.
+Part *k of n* is every stretch of finished rows that begins in the k-th of n areas of the scan
+(:mod:`segfocal.engine.part_layout`); of a resampled scan, it is that area. What belongs to which
+part follows from the scan, its tiles and n alone; no two processes compute the same stretch. Tiles
+that reach over the border between two parts are run by both.
 """
 
 from __future__ import annotations
@@ -11,19 +11,29 @@ from __future__ import annotations
 import contextlib
 import glob
 import re
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from segfocal.card import Card
 from segfocal.engine.assembly import compute_units
+from segfocal.engine.fellow_parts import is_redone, strange_part
 from segfocal.engine.fingerprint import Fingerprint
 from segfocal.engine.forward import BatchTooLargeError
 from segfocal.engine.identified import identified
 from segfocal.engine.job import Job
 from segfocal.engine.layers import Layers
+from segfocal.engine.part_layout import lay_out
 from segfocal.engine.scratch import ScratchStore, kept_fingerprint, kept_parts
 from segfocal.engine.sweep import Progress
-from segfocal.errors import GeometryError, OutputError, ScanError, SegfocalError
+from segfocal.errors import (
+    GeometryError,
+    OutputError,
+    ScanError,
+    SegfocalError,
+    SegfocalWarning,
+)
 from segfocal.io.identity import scan_identity
 from segfocal.io.labels import Layout
 from segfocal.io.pending import PendingOutput
@@ -60,15 +70,10 @@ class Part:
         """``"3-of-8"``."""
         return f"{self.number}-of-{self.count}"
 
-    def holds(self, window: Window, covered: Window, axis: int) -> bool:
-        """Return whether a stretch belongs to this part.
-
-        Args:
-            window: The stretch.
-            covered: What is segmented.
-            axis: The axis that the scan is swept along.
-        """
-        return self.number == _owner(window, covered, axis, self.count)
+    @property
+    def text(self) -> str:
+        """``"3/8"``."""
+        return f"{self.number}/{self.count}"
 
 
 def parse_part(text: str | Part) -> Part:
@@ -108,14 +113,29 @@ def compute_part(
     layers: Layers,
     layout: Layout,
     progress: Progress | None,
+    note: Callable[[], None],
+    tell: Callable[[str], None],
+    restart: bool = False,
 ) -> int:
     """Put the units of a part into the scratch store of an output.
+
+    Args:
+        destination: The output.
+        job, card, layers, layout, progress: See :func:`segfocal.engine.output.produce`.
+        part: Which part.
+        note: Called when all is there, before other processes can see that it is.
+        tell: Called with a line of text when units of this part are there already.
+        restart: The caller computes all parts: those of something else are no matter.
 
     Returns:
         How many units the part has now, those of earlier runs included.
 
     Raises:
-        ModelError, ScanError, OutputError, MemoryError: See the messages.
+        OutputError: Another part was computed with something else.
+        ModelError, ScanError, MemoryError: See the messages.
+
+    Warns:
+        SegfocalWarning: The same, where this part replaces an older one: they may follow.
     """
     known = identified(destination, job, card, layers, layout)
     if known.run is not None:
@@ -123,17 +143,32 @@ def compute_part(
             f"{job.scan.name}: nothing tells whether all parts are of the same scan; expected "
             "local files, or an address whose server sends an ETag: or run it as one"
         )
-    job, axis = known.job, known.job.scan.slow_axis
+    job = known.job
     if known.finished() is not None:
         return 0
 
-    def mine(window: Window) -> bool:
-        return part.holds(window, job.covered, axis)
+    areas, axis = lay_out(job, part.count), job.scan.slow_axis
+    # Rows that tiles finish begin in one part and may end in another; of a resampled scan, they
+    # are finished in any number, up to the border.
+    exact = job.resampled is not None
+    area = areas.area(part.number) if exact else areas.column(part.number)
 
-    store = ScratchStore(destination, known.fingerprint_of(job), part.name)
+    def mine(window: Window) -> bool:
+        return part.number in areas.owners(window)
+
+    fingerprint = known.fingerprint_of(job)
+    redone = restart or is_redone(destination, part.name, fingerprint)
+    if not redone:  # found now, and not when everything has been computed
+        _refuse_stranger(destination, part, fingerprint)
+    store = ScratchStore(destination, fingerprint, part.name)
     with store:
+        kept = sum(mine(unit.window) for unit in store.units)
+        if kept:
+            tell(f"{destination}: part {part.name} continues with {kept} units kept")
         try:
-            compute_units(job, card, layers, store, progress, only=mine)
+            if area[axis].start < area[axis].stop:
+                compute_units(job, card, layers, store, progress, only=mine, within=area)
+            note()
             if part.name not in store.complete:
                 store.mark_complete()
         except BatchTooLargeError as error:
@@ -145,7 +180,21 @@ def compute_part(
             f"{job.scan.name}: changed while it was read; expected a file that stays as it is: run "
             "all parts again"
         )
+    if not redone:  # of two that were at work at once, the later one finds the other
+        _refuse_stranger(destination, part, fingerprint)
+    elif not restart and (strange := strange_part(destination, part.name, fingerprint)):
+        text = f"{destination}: {strange}; run that one again too"
+        warnings.warn(text, SegfocalWarning, stacklevel=3)
     return sum(mine(unit.window) for unit in store.units)
+
+
+def _refuse_stranger(destination: Path, part: Part, fingerprint: Fingerprint) -> None:
+    strange = strange_part(destination, part.name, fingerprint)
+    if strange:
+        raise OutputError(
+            f"{destination}: {strange}; expected the same for all parts: run part {part.name} with "
+            "what that one was computed with, or that one again with this"
+        )
 
 
 def fingerprint_of_parts(destination: Path, fingerprint: Fingerprint) -> Fingerprint:
@@ -190,11 +239,6 @@ def missing_parts(destination: Path, job: Job, store: ScratchStore) -> list[str]
     if unfinished:
         return unfinished
     # All were there, so units have been lost since.
-    axis = job.scan.slow_axis
-    owners = {_owner(window, job.covered, axis, count) for window in missing}
+    areas = lay_out(job, count)
+    owners = {number for window in missing for number in areas.owners(window)}
     return [Part(number, count).name for number in sorted(owners)]
-
-
-def _owner(window: Window, covered: Window, axis: int, count: int) -> int:
-    first, length = covered[axis].start, covered[axis].stop - covered[axis].start
-    return (window[axis].start - first) * count // length + 1

@@ -14,7 +14,7 @@ from typing import Any
 
 from segfocal.engine.fingerprint import Fingerprint
 
-__all__ = ["file_digest", "is_finished", "provenance_path", "read_provenance"]
+__all__ = ["file_digest", "is_as_written", "is_finished", "provenance_path", "read_provenance"]
 
 KIND = "segfocal provenance"
 FORMAT = 1
@@ -109,7 +109,12 @@ def _is_ours(value: Any) -> bool:
 
 def is_finished(output: Path, provenance: dict[str, Any], fingerprint: Fingerprint) -> bool:
     """Return True when an output is what a run with this fingerprint would write."""
-    if provenance.get("fingerprint") != fingerprint.digest or not output.is_file():
+    return provenance.get("fingerprint") == fingerprint.digest and is_as_written(output, provenance)
+
+
+def is_as_written(output: Path, provenance: dict[str, Any]) -> bool:
+    """Return True when an output, and what is beside it, is what its provenance says."""
+    if not output.is_file():
         return False
     files = {output: provenance.get("sha256")}
     for layer in provenance.get("result", {}).get("layers", {}).values():

@@ -7,7 +7,9 @@ whenever the run was killed. Units do not overlap.
 
 Several processes may fill one store, each a *part* of the scan: each has a journal of its own
 (``journal.3-of-8``), so that none waits for another. Whoever opens the store sees the units of
-all journals with its fingerprint.
+all journals with its fingerprint. A process with a part compares the files of its own journal with
+their checksums at once, and those of others when it would otherwise compute what they hold; one
+without compares all.
 """
 
 from __future__ import annotations
@@ -29,13 +31,16 @@ from segfocal import unfinished
 from segfocal.engine.coverage import uncovered
 from segfocal.engine.fingerprint import Fingerprint
 from segfocal.engine.journal import Journal, sync_folder
+from segfocal.engine.window_index import WindowIndex
 from segfocal.errors import OutputError
 from segfocal.io.pending import writing
 from segfocal.types import Window, window_shape
 
 __all__ = [
+    "KeptPart",
     "ScratchStore",
     "Unit",
+    "described_parts",
     "kept_bytes",
     "kept_digest",
     "kept_fingerprint",
@@ -82,8 +87,8 @@ class ScratchStore:
     Attributes:
         destination: The output.
         folder: Where the units are.
-        units: Units that are there and undamaged.
-        damaged: How many units were found damaged and dropped.
+        units: Units that are there: undamaged, where they have been compared.
+        damaged: How many units were found damaged on opening, and dropped.
         complete: Names of the parts that are complete.
         replaced: What differed in the fingerprint of units that were removed, in words;
             empty when there were none.
@@ -96,12 +101,14 @@ class ScratchStore:
         self, destination: Path, fingerprint: Fingerprint, part: str | None = None
     ) -> None:
         self.folder = scratch_folder(destination)
-        self.units: list[Unit] = []
         self.damaged = 0
         self.complete: list[str] = []
         self.replaced: list[str] = []
         self.destination = destination
         self._part = part
+        self._units: dict[str, Unit] = {}
+        self._index: WindowIndex[Unit] = WindowIndex()
+        self._unread: set[str] = set()
         name = _JOURNAL if part is None else f"{_JOURNAL}.{part}"
         self._journal = Journal(self.folder / name)
         with writing(destination):
@@ -126,7 +133,10 @@ class ScratchStore:
                     "fingerprint": fingerprint.about,
                 }
                 self._journal.append(first)
-            self._take([entry for key in sorted(fits) for entry in fits[key] if "window" in entry])
+            own = sorted(fits) if part is None else [name] * (name in fits)
+            self._take([entry for key in own for entry in fits[key] if "window" in entry])
+            for key in sorted({*fits} - {*own}):
+                self._trust([entry for entry in fits[key] if "window" in entry])
             self.complete = [
                 key.removeprefix(f"{_JOURNAL}.")
                 for key in sorted(fits)
@@ -134,9 +144,20 @@ class ScratchStore:
             ]
         unfinished.keep(self.folder)
 
+    @property
+    def units(self) -> list[Unit]:
+        return list(self._units.values())
+
+    def covers(self, window: Window) -> bool:
+        """Return whether undamaged units hold all of a window."""
+        self._read(window)
+        return self._index.covers(window)
+
     def missing(self, window: Window) -> list[Window]:
-        """Return disjoint windows that make up what no unit holds of a window."""
-        return uncovered(window, (unit.window for unit in self.units))
+        """Return disjoint windows that make up what no undamaged unit holds of a window."""
+        if self.covers(window):
+            return []
+        return uncovered(window, (there for there, _ in self._index.overlapping(window)))
 
     def add(self, window: Window, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Keep results; what other units hold already is left out.
@@ -205,7 +226,7 @@ class ScratchStore:
             self.folder.rmdir()
 
     def _add(self, arrays: Mapping[str, NDArray[Any]], window: Window) -> None:
-        stem = "_".join(f"{side.start}-{side.stop}" for side in window)
+        stem = _stem(window)
         files = {}
         for name, array in arrays.items():
             content = zlib.compress(np.ascontiguousarray(array).data, 1)
@@ -220,18 +241,43 @@ class ScratchStore:
             }
         sync_folder(self.folder)
         self._journal.append({"window": [[side.start, side.stop] for side in window], **files})
-        self.units.append(Unit(window, files))
+        self._keep(Unit(window, files))
 
     def _take(self, entries: list[dict[str, Any]]) -> None:
         """Take over listed units whose files are as listed."""
         broken = []
-        for entry in entries:
-            window = tuple(slice(start, stop) for start, stop in entry.pop("window"))
-            if not self._is_whole(entry):
-                broken.append(window)
-            elif self.missing(window):  # listed twice when it was damaged and computed anew
-                self.units.append(Unit(window, entry))
-        self.damaged = sum(1 for window in broken if self.missing(window))
+        for unit in map(_listed, entries):
+            if not self._is_whole(unit.files):
+                broken.append(unit.window)
+            else:
+                self._keep(unit)
+        self.damaged = sum(1 for window in broken if not self._index.covers(window))
+
+    def _trust(self, entries: list[dict[str, Any]]) -> None:
+        """Take over listed units, whose files are read when it matters."""
+        for unit in map(_listed, entries):
+            if self._keep(unit):
+                self._unread.add(_stem(unit.window))
+
+    def _keep(self, unit: Unit) -> bool:
+        """Hold a unit, unless it overlaps another: what it has besides is computed anew."""
+        if self._index.overlapping(unit.window):  # listed twice when it was computed anew
+            return False
+        self._units[_stem(unit.window)] = unit
+        self._index.add(unit.window, unit)
+        return True
+
+    def _read(self, window: Window) -> None:
+        """Drop the units of others that lie in a window and are damaged."""
+        if not self._unread:
+            return
+        for _, unit in self._index.overlapping(window):
+            stem = _stem(unit.window)
+            if stem in self._unread:
+                if not self._is_whole(unit.files):
+                    self._index.remove(unit.window, unit)
+                    del self._units[stem]
+                self._unread.discard(stem)
 
     def _is_whole(self, files: Mapping[str, Mapping[str, Any]]) -> bool:
         for about in files.values():
@@ -245,6 +291,17 @@ class ScratchStore:
             if digest.hexdigest() != about["sha256"]:
                 return False
         return True
+
+
+def _listed(entry: Mapping[str, Any]) -> Unit:
+    """Return a unit from its line in a journal."""
+    window = tuple(slice(start, stop) for start, stop in entry["window"])
+    return Unit(window, {name: about for name, about in entry.items() if name != "window"})
+
+
+def _stem(window: Window) -> str:
+    """Return what the names of a unit's files begin with."""
+    return "_".join(f"{side.start}-{side.stop}" for side in window)
 
 
 def kept_digest(destination: Path) -> str | None:
@@ -269,6 +326,32 @@ def kept_parts(destination: Path) -> list[str]:
     """Return the names of the parts that have a journal for a destination."""
     journals = _journals(scratch_folder(destination))
     return [path.name.removeprefix(f"{_JOURNAL}.") for path in journals if path.name != _JOURNAL]
+
+
+@dataclass(frozen=True)
+class KeptPart:
+    """What the journal of a part says.
+
+    Attributes:
+        digest: Of its fingerprint; None where the journal has no whole first line.
+        about: What its fingerprint is about.
+        complete: Whether all of it is there.
+    """
+
+    digest: str | None
+    about: dict[str, Any]
+    complete: bool
+
+
+def described_parts(destination: Path) -> dict[str, KeptPart]:
+    """Return by name what the parts that have a journal for a destination are."""
+    found = {}
+    for name in kept_parts(destination):
+        entries = Journal(scratch_folder(destination) / f"{_JOURNAL}.{name}").read()
+        header = _header(entries)
+        about, complete = header.get("fingerprint") or {}, {"complete": True} in entries
+        found[name] = KeptPart(header.get("digest"), about, complete)
+    return found
 
 
 def kept_bytes(destination: Path) -> int:

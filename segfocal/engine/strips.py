@@ -15,7 +15,7 @@ from segfocal.errors import GeometryError
 from segfocal.tiling import AxisGrid, TileGrid
 from segfocal.types import Window, full_window, overlap_of
 
-__all__ = ["plan_strips", "strip_bytes"]
+__all__ = ["AxisCut", "cut_evenly", "plan_strips", "strip_bytes"]
 
 NEVER_CUT_BELOW = 128 * 2**20
 """Bytes of rows below which narrower strips would gain nothing."""
@@ -35,7 +35,7 @@ MOST_CUTS = 10_000
 
 
 @dataclass(frozen=True)
-class _AxisCut:
+class AxisCut:
     """A part of an axis in so many even pieces: what follows from it, without the pieces.
 
     Attributes:
@@ -97,7 +97,7 @@ class _AxisCut:
 class _Cut:
     """One way to cut, per axis, and what it costs."""
 
-    along: tuple[_AxisCut, ...]
+    along: tuple[AxisCut, ...]
     tiles: int
     nbytes: int
 
@@ -195,19 +195,27 @@ def _cuts(
         yield _Cut(along, tiles, strip_bytes(grid, axis, largest, num_classes, kept_bytes))
 
 
-def _even_cuts(side: AxisGrid, part: slice, most: int) -> Iterator[_AxisCut]:
+def cut_evenly(side: AxisGrid, part: slice, count: int) -> AxisCut | None:
+    """Return a part of an axis in so many pieces; None when it has fewer stretches of tiles."""
+    begin = min(part.start // side.stride, side.count - 1)
+    stretches = min((part.stop - 1) // side.stride, side.count - 1) + 1 - begin
+    return AxisCut(side, part, begin, stretches, count) if count <= stretches else None
+
+
+def _even_cuts(side: AxisGrid, part: slice, most: int) -> Iterator[AxisCut]:
     """Yield a part of an axis in one piece, in two, and so on to one per tile's stretch.
 
     Numbers of pieces without which none gets narrower are left out. What is yielded is at most
     about ``most`` cuts, whatever the length: a header may claim any.
     """
-    begin = min(part.start // side.stride, side.count - 1)
-    stretches = min((part.stop - 1) // side.stride, side.count - 1) + 1 - begin
+    whole = cut_evenly(side, part, 1)
+    assert whole is not None
+    begin, stretches = whole.begin, whole.stretches
     # There are about twice the root of as many.
     ratio = 1.0 if 4 * stretches <= most**2 else stretches ** (1 / max(1, most - 1))
     count = 1
     while True:
-        yield _AxisCut(side, part, begin, stretches, count)
+        yield AxisCut(side, part, begin, stretches, count)
         longest = math.ceil(stretches / count)
         if longest == 1 or most == 1:
             return

@@ -386,12 +386,13 @@ def test_a_plan_is_made_changed_and_trained_by(tmp_path, monkeypatch):
     done = invoke("plan", spec, "-o", path, "--patch", "64", "--batch-size", "2", "--json")
     assert done.exit_code == 0, done.output
     assert json.loads(done.stdout)["patch"] == [64, 64]
-    assert "reasons:\n  card.resolution: that of the scan\n" in path.read_text()
+    assert "reasons:\n  card.resolution: 'that of the scan, in metres'\n" in path.read_text()
     again = invoke("plan", spec, "-o", path)
     assert (again.exit_code, "plan.yaml: exists already" in again.stderr) == (2, True)
     lines = invoke("plan", spec, "-o", path, "--overwrite", "--patch", "64,32").stdout.splitlines()
     assert lines[0] == f"{path}: nano, 1000 steps of 16 patches, 64 x 32 pixels"
-    assert [line.split()[0] for line in lines[1:3]] == ["card.resolution", "normalization"]
+    assert [line.split()[0] for line in lines[1:3]] == ["card.resolution", "resample"]
+    assert lines[1].endswith("  28.5 x 28.5 - that of the scan, in metres")
     path.write_text(path.read_text().replace("steps: 1000", "steps: 2"))
     options = ("--workers", "1", "--cache", "none", "--json")
     done = invoke("train", spec, "-o", tmp_path / "run", "--plan", path, *options)

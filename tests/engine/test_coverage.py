@@ -3,6 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from segfocal.engine import coverage
 from segfocal.engine.coverage import uncovered
 
 
@@ -25,3 +26,16 @@ def test_pieces_are_disjoint_and_make_up_the_rest(ndim, seed):
         assert found[piece].size > 0
         found[piece] += 1
     np.testing.assert_array_equal(found, expected)
+
+
+def test_pieces_are_not_compared_with_what_lies_far_behind(monkeypatch):
+    compared, without = [], coverage._without
+    monkeypatch.setattr(coverage, "_without", lambda *a: compared.append(a) or without(*a))
+    others = [
+        (slice(4 * row, 4 * row + 4), slice(9 * column, 9 * column + 9))
+        for column in range(10)
+        for row in range(100)
+        if (row + column) % 2
+    ]
+    assert len(uncovered((slice(0, 400), slice(0, 90)), others)) >= 500
+    assert len(compared) < 10 * len(others)

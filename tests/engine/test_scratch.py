@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from segfocal import unfinished
+from segfocal.engine import coverage, window_index
 from segfocal.engine.fingerprint import Fingerprint
 from segfocal.engine.scratch import (
     ScratchStore,
@@ -167,3 +168,67 @@ def test_a_place_that_is_taken_is_told(tmp_path):
     scratch_folder(tmp_path / "a.tif").write_text("a file")
     with pytest.raises(OutputError, match=r"a\.tif: writing failed"):
         ScratchStore(tmp_path / "a.tif", MINE)
+
+
+def test_opening_compares_a_unit_with_few_others(tmp_path, monkeypatch):
+    store = ScratchStore(tmp_path / "a.tif", MINE)
+    monkeypatch.setattr(os, "fsync", lambda handle: None)
+    count = 600
+    for row in range(count // 10):
+        for column in range(10):
+            window = (slice(4 * row, 4 * row + 4), slice(3 * column, 3 * column + 3))
+            store.add(window, {"labels": np.full((4, 3), row, np.uint8)})
+    compared = []
+    for module, name in ((coverage, "_without"), (window_index, "_overlap")):
+        compare = getattr(module, name)
+
+        def counted(*windows, compare=compare):
+            compared.append(windows)
+            return compare(*windows)
+
+        monkeypatch.setattr(module, name, counted)
+    again = ScratchStore(tmp_path / "a.tif", MINE)
+    assert len(again.units) == count
+    assert again.covers((slice(0, 240), slice(0, 30)))
+    assert not again.covers((slice(0, 241), slice(0, 30)))
+    assert len(compared) < 20 * count
+
+
+def test_a_part_reads_files_of_others_only_where_it_would_compute(tmp_path, monkeypatch):
+    destination, read = tmp_path / "a.tif", []
+    for number, window in enumerate(WINDOWS, 1):
+        ScratchStore(destination, MINE, f"{number}-of-3").add(window, arrays(window))
+    whole = ScratchStore._is_whole
+
+    def noted(store, files):
+        read.append(files["more"]["file"])
+        return whole(store, files)
+
+    monkeypatch.setattr(ScratchStore, "_is_whole", noted)
+    folder = scratch_folder(destination)
+    damage_byte(folder / "0-4_0-9.more.unit")
+    second = ScratchStore(destination, MINE, "2-of-3")
+    assert read == ["4-8_0-9.more.unit"]
+    assert [unit.window for unit in second.units] == [WINDOWS[1], WINDOWS[0], WINDOWS[2]]
+    assert second.missing((slice(6, 9), slice(0, 9))) == []
+    assert read == ["4-8_0-9.more.unit", "8-9_0-9.more.unit"]
+    # It is found damaged by whoever asks for it, as by its own part and by assembly.
+    assert second.missing((slice(2, 9), slice(0, 9))) == [(slice(2, 4), slice(0, 9))]
+    assert len(read) == 3
+    assert [unit.window for unit in second.units] == WINDOWS[1:]
+    for part in ("1-of-3", None):
+        opened = ScratchStore(destination, MINE, part)
+        assert opened.damaged == 1
+        assert opened.missing(WINDOWS[0]) == [WINDOWS[0]]
+    second.add(WINDOWS[0], arrays(WINDOWS[0]))
+    assert ScratchStore(destination, MINE).damaged == 0
+
+
+def test_units_that_overlap_are_not_both_taken(tmp_path):
+    destination = tmp_path / "a.tif"
+    one, other = (ScratchStore(destination, MINE, part) for part in ("1-of-2", "1-of-3"))
+    for store, window in ((one, WINDOWS[0]), (other, (slice(2, 6), slice(0, 9)))):
+        store.add(window, arrays(window))
+    both = ScratchStore(destination, MINE)
+    assert [unit.window for unit in both.units] == [WINDOWS[0]]
+    assert both.missing((slice(0, 6), slice(0, 9))) == [(slice(4, 6), slice(0, 9))]
