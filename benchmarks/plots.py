@@ -10,6 +10,9 @@ from pathlib import Path
 __all__ = ["bar_plot", "line_plot"]
 
 WIDTH = 760
+LETTER = 7
+"""About the width of a letter."""
+
 COLORS = ("#2a6f97", "#c8553d", "#588157", "#7b5ea7", "#b08900")
 INK, SOFT, LINE = "#222222", "#666666", "#dddddd"
 
@@ -24,7 +27,8 @@ def bar_plot(path: Path, title: str, values: Mapping[str, float], unit: str, our
         unit: Of the lengths.
         ours: Names that begin with this are drawn in another colour.
     """
-    left, right, top, step = 250, 110, 46, 26
+    right, top, step = 110, 46, 26
+    left = max(250, 16 + LETTER * max(map(len, values)))
     longest = max(values.values())
     parts = []
     for number, (name, value) in enumerate(values.items()):

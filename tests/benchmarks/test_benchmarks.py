@@ -16,6 +16,17 @@ from miniatures import hippocampus
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
+def run(script, options):
+    done = subprocess.run(
+        [sys.executable, str(REPOSITORY / "benchmarks" / script), *options],
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "expected"),
@@ -29,14 +40,7 @@ def test_a_benchmark_writes_its_tables(script, expected, tmp_path):
     page = tmp_path / "page.md"
     page.write_text("# Title\n\n<!-- tables -->\nold\n<!-- end of tables -->\n\nText.\n")
     options = ["--steps", "2", "--seeds", "0", "--work", str(tmp_path / "work"), "--out", str(page)]
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks" / script), *options],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run(script, options)
     written = page.read_text()
     assert written.startswith("# Title\n\n<!-- tables -->")
     assert written.endswith("<!-- end of tables -->\n\nText.\n")
@@ -114,14 +118,7 @@ def test_a_benchmark_of_speed_writes_table_and_plot(script, options, expected, p
     options = [*options, "--output", str(page)]
     if script == "end_to_end.py":
         options += ["--work", str(tmp_path / "work")]
-    done = subprocess.run(
-        [sys.executable, str(REPOSITORY / "benchmarks" / script), *options],
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "TF_CPP_MIN_LOG_LEVEL": "3"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run(script, options)
     written = page.read_text()
     for line in expected:
         assert re.search(line, written), written
