@@ -52,8 +52,8 @@ def check(
 def new(folder: Path, output: Path, overwrite: bool) -> None:
     """Draft a spec from the scans and labels found in FOLDER.
 
-    Pairs, channels and class values are guessed from names and files; comments tell what to fill
-    in.
+    Files are paired by their names or, where those do not tell, by what they hold and where they
+    lie. Channels and class values are guessed from the files; comments tell what to fill in.
 
     Example: segfocal spec new scans -o landcover.yaml
     """

@@ -143,8 +143,12 @@ def test_values_are_not_mixed_with_what_invalid_pixels_get(shape):
 @pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 40), (6, 6), (2, 3, 4)])
 def test_small_patches_can_be_bent(shape):
     labels = np.ones(shape, np.int32)
-    found, _, _ = augmented(labels[..., None].astype(np.float32), labels > 0, labels, 0)
+    found, valid, found_labels = augmented(
+        labels[..., None].astype(np.float32), labels > 0, labels, 0
+    )
     assert found.shape == (*shape, 1)
+    np.testing.assert_allclose(found[..., 0], valid, atol=1e-5)
+    np.testing.assert_array_equal(found_labels, np.where(valid, 1, IGNORE_INDEX))
 
 
 def test_elastic_displacements_are_in_units_of_the_finest_axis():
