@@ -16,6 +16,8 @@ class Preset:
         depths: Focal blocks per stage.
         focal_levels: Depthwise levels per modulation.
         focal_window: Kernel of the first level.
+        patch_size: Side in pixels of a position of the first stage, 4 or 2: how fine the finest
+            feature of the encoder is.
         drop_path: Largest rate of stochastic depth in training.
         conv_stem: Overlapping convolutions instead of patches in stem and downsampling.
         use_postln: Post-norm blocks.
@@ -28,12 +30,18 @@ class Preset:
     depths: tuple[int, int, int, int]
     focal_levels: int
     focal_window: int = 3
+    patch_size: int = 4
     drop_path: float = 0.0
     conv_stem: bool = False
     use_postln: bool = False
     layerscale: float | None = None
     use_postln_in_modulation: bool = False
     normalize_modulator: bool = False
+
+    @property
+    def output_stride(self) -> int:
+        """Total downsampling, of which a tile has to be a multiple."""
+        return self.patch_size * 2 ** (len(self.depths) - 1)
 
 
 _DEEP = (2, 2, 18, 2)
@@ -58,6 +66,9 @@ PRESETS: dict[str, Preset] = {
     # Ours: for CPUs, demos and volumes.
     "nano": Preset(24, (1, 1, 2, 1), 2),
     "micro": Preset(48, (1, 1, 3, 1), 2, drop_path=0.1),
+    # For small things: the encoder begins at half resolution.
+    "nano_fine": Preset(24, (1, 1, 2, 1), 2, patch_size=2),
+    "micro_fine": Preset(48, (1, 1, 3, 1), 2, drop_path=0.1, patch_size=2),
     # Published: microsoft/FocalNet, configs/*.yaml; srf has 2 focal levels, lrf has 3.
     "tiny_srf": Preset(96, (2, 2, 6, 2), 2, drop_path=0.2),
     "tiny_lrf": Preset(96, (2, 2, 6, 2), 3, drop_path=0.2),

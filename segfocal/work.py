@@ -48,12 +48,10 @@ def work_per_pixel(config: Mapping[str, Any]) -> dict[str, float] | None:
     ndim, channels = int(card.get("ndim", 2)), len(card["channels"])
     sizes = asdict(PRESETS[config.get("preset", "tiny_srf")])
     sizes |= {name: value for name, value in options.items() if value is not None}
-    width = int(sizes["embed_dim"])
+    transposed = config.get("upsampling") == "transposed"
     return {
         "encoder": _encoder(sizes, channels, ndim),
-        "decoder": _decoder(
-            width, channels, len(card["classes"]), ndim, config.get("upsampling") == "transposed"
-        ),
+        "decoder": _decoder(sizes, channels, len(card["classes"]), ndim, transposed),
     }
 
 
@@ -66,30 +64,34 @@ def _encoder(sizes: Mapping[str, Any], channels: int, ndim: int) -> float:
         for level in range(levels)
     )
     gates = levels + (sizes.get("global_context", "tile") != "none")
-    total, before = 0.0, channels
+    total, before, stride = 0.0, channels, 1
     for stage, depth in enumerate(sizes["depths"]):
-        patch = 4 if stage == 0 else 2
+        patch = int(sizes["patch_size"]) if stage == 0 else 2
+        stride *= patch
         kernel = 2 * patch - 1 if sizes["conv_stem"] else patch
         width = int(sizes["embed_dim"]) * 2**stage
         hidden = int(width * sizes.get("mlp_ratio", 4.0))
         # Query, context, modulator and output; gates; focal levels; the MLP.
         block = 4 * width**2 + gates * width + taps * width + 2 * width * hidden
-        positions = 2.0 ** (-ndim * (stage + 2))
+        positions = float(stride) ** -ndim
         total += positions * (kernel**ndim * before * width + depth * block)
         before = width
     return total
 
 
-def _decoder(width: int, channels: int, classes: int, ndim: int, transposed: bool) -> float:
-    half, quarter = max(8, width // 2), max(8, width // 4)
-    widths = (quarter, half, width, width, 2 * width)  # of p0 to p4
-    skips = (quarter, half, width, 2 * width, 4 * width)
-    below = (half, width, width, 2 * width, 8 * width)  # what comes up; to p4 from P5
-    total = 3**ndim * channels * quarter + quarter * classes
-    total += 3**ndim * quarter * half * 2.0**-ndim
-    for level in range(5):
-        doubled = 2**ndim * widths[level] ** 2 if transposed else 0
-        total += 2.0 ** (-ndim * (level + 1)) * (below[level] * widths[level] + doubled)
-        here = skips[level] * widths[level] + 3**ndim * widths[level] ** 2
-        total += 2.0 ** (-ndim * level) * here
+def _decoder(
+    sizes: Mapping[str, Any], channels: int, classes: int, ndim: int, transposed: bool
+) -> float:
+    width, first = int(sizes["embed_dim"]), int(sizes["patch_size"]).bit_length() - 1
+    stems = [max(8, width // 2**times) for times in range(first, 0, -1)]
+    widths = [*stems, width, width, 2 * width]  # of p0 and on
+    skips = [*stems, width, 2 * width, 4 * width]
+    below = [*widths[1:], 8 * width]  # what comes up; to the last from the coarsest feature
+    total = 3.0**ndim * channels * widths[0] + widths[0] * classes
+    for level in range(1, first):
+        total += 3**ndim * stems[level - 1] * stems[level] * 2.0 ** (-ndim * level)
+    for level, here in enumerate(widths):
+        doubled = 2**ndim * here**2 if transposed else 0
+        total += 2.0 ** (-ndim * (level + 1)) * (below[level] * here + doubled)
+        total += 2.0 ** (-ndim * level) * (skips[level] * here + 3**ndim * here**2)
     return total

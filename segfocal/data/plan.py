@@ -109,6 +109,12 @@ class Plan(BaseModel):
             raise ValueError("resample: true without card.resolution; expected one to resample to")
         if self.preset not in PRESETS:
             raise ValueError(f"preset {self.preset!r} is unknown; expected one of {[*PRESETS]}")
+        most = PRESETS[self.preset].patch_size.bit_length() + 1
+        if self.deep_supervision > most:
+            raise ValueError(
+                f"deep_supervision: {self.deep_supervision} with preset {self.preset}; expected at "
+                f"most {most}, as many as its decoder has levels below the logits"
+            )
         return self
 
 

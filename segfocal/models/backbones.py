@@ -13,7 +13,11 @@ from segfocal.models.focalnet import FocalNet
 __all__ = ["FEATURES", "connect", "resolve_encoder"]
 
 FEATURES = ("P2", "P3", "P4", "P5")
-"""Features 4, 8, 16 and 32 times smaller than the image."""
+"""Features 4, 8, 16 and 32 times smaller than the image: what an encoder returns that is no
+FocalNet."""
+
+FINE_FEATURES = ("P1", "P2", "P3", "P4")
+"""What a FocalNet with patches of 2 returns."""
 
 
 def resolve_encoder(
@@ -38,18 +42,20 @@ def resolve_encoder(
             **(encoder or {}),
         )
     side = 64
+    names = FINE_FEATURES if getattr(encoder, "patch_size", 4) == 2 else FEATURES
     image = keras.Input((side,) * ndim + (in_channels,))
     try:
         found = connect(
             encoder, {"image": image, "valid": keras.Input((side,) * ndim, dtype="bool")}
         )
-        shapes = {name: tuple(found[name].shape[1:-1]) for name in FEATURES}
+        shapes = {name: tuple(found[name].shape[1:-1]) for name in names}
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
             f"encoder {encoder.name!r} does not suit: {error}; expected a model that takes "
             f"(batch, {'*, ' * ndim}{in_channels}) and returns a dict of features P2 to P5"
         ) from error
-    for name, factor in zip(FEATURES, (4, 8, 16, 32), strict=True):
+    for name in names:
+        factor = 2 ** int(name[1:])
         if shapes[name] != (side // factor,) * ndim:
             raise ValueError(
                 f"encoder {encoder.name!r} makes {name} of shape {shapes[name]} from an image of "

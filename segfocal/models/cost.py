@@ -45,7 +45,7 @@ def multiply_accumulates(model: FocalNet | FocalUNet, space: Sequence[int]) -> d
     for layer in network.layers:
         stage = re.match(r"stage(\d+)_", layer.name)
         if stage:
-            found["encoder"] += _work(layer, 2 ** (int(stage[1]) + 1), space)
+            found["encoder"] += _work(layer, network.patch_size * 2 ** (int(stage[1]) - 1), space)
     return found
 
 

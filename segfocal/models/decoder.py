@@ -16,32 +16,30 @@ from keras import KerasTensor
 from segfocal.layers import Double, exact_gelu
 from segfocal.layers.focal_modulation import LAYER_NORM_EPSILON
 
-__all__ = ["LEVELS", "Upsampling", "decode", "level_widths"]
-
-LEVELS = ("p4", "p3", "p2", "p1", "p0")
-"""Levels of the decoder, in the order in which they are computed."""
+__all__ = ["Upsampling", "decode", "level_widths"]
 
 Upsampling = Literal["nearest", "linear", "transposed"]
 
 
-def level_widths(embed_dim: int) -> dict[str, int]:
-    """Return the channels of each level for an encoder with so many at P2.
+def level_widths(embed_dim: int, first: int = 2) -> dict[str, int]:
+    """Return the channels of each level of the decoder, in the order in which they are computed.
 
-    Full resolution gets a quarter of them: three quarters of the decoder's work lie there.
+    Above the encoder's finest feature they halve with each level: of the work of a network whose
+    finest feature is P2, three quarters of the decoder's lie at full resolution.
+
+    Args:
+        embed_dim: Channels of the encoder's finest feature.
+        first: Its number: 2 for P2, 4 times smaller than the image.
     """
-    return {
-        "p0": max(8, embed_dim // 4),
-        "p1": max(8, embed_dim // 2),
-        "p2": embed_dim,
-        "p3": embed_dim,
-        "p4": 2 * embed_dim,
-    }
+    widths = {f"p{first + 2}": 2 * embed_dim, f"p{first + 1}": embed_dim, f"p{first}": embed_dim}
+    for level in reversed(range(first)):
+        widths[f"p{level}"] = max(8, embed_dim // 2 ** (first - level))
+    return widths
 
 
 def decode(
     image: KerasTensor,
     features: Mapping[str, KerasTensor],
-    embed_dim: int,
     *,
     upsampling: Upsampling = "nearest",
     dropout: float = 0.0,
@@ -50,10 +48,9 @@ def decode(
     """Connect the decoder's layers and return the feature at full resolution.
 
     Args:
-        image: ``(batch, *space, channels)``, sides multiples of 32: what the levels P0 and P1
-            are made from.
-        features: ``P2`` .. ``P5`` of the encoder.
-        embed_dim: Channels of P2.
+        image: ``(batch, *space, channels)``, sides multiples of the encoder's stride: what the
+            levels finer than its features are made from.
+        features: Four of the encoder, ``P2`` .. ``P5`` or ``P1`` .. ``P4``.
         upsampling: ``"nearest"``, ``"linear"``, or ``"transposed"`` convolution, trained.
         dropout: Rate of dropping whole channels of the result while training.
         dtype: Keras dtype policy.
@@ -62,7 +59,8 @@ def decode(
         ``(batch, *space, channels of p0)``.
     """
     ndim = len(image.shape) - 2
-    widths = level_widths(embed_dim)
+    numbers = sorted(int(name[1:]) for name in features)
+    widths = level_widths(int(features[f"P{numbers[0]}"].shape[-1]), numbers[0])
 
     def norm(x: KerasTensor, name: str) -> KerasTensor:
         layer = keras.layers.LayerNormalization(
@@ -100,12 +98,13 @@ def decode(
         )(x)
 
     skips = {"p0": conv_block(image, widths["p0"], "stem_p0")}
-    skips["p1"] = conv_block(skips["p0"], widths["p1"], "stem_p1", stride=2)
-    for level in ("p2", "p3", "p4"):
-        skips[level] = norm(features[level.upper()], f"skip_{level}")
-    x = norm(features["P5"], "skip_p5")
-    for level in LEVELS:
-        width = widths[level]
+    for number in range(1, numbers[0]):
+        level = f"p{number}"
+        skips[level] = conv_block(skips[f"p{number - 1}"], widths[level], f"stem_{level}", stride=2)
+    for number in numbers[:-1]:
+        skips[f"p{number}"] = norm(features[f"P{number}"], f"skip_p{number}")
+    x = norm(features[f"P{numbers[-1]}"], f"skip_p{numbers[-1]}")
+    for level, width in widths.items():
         deep = keras.layers.Dense(width, dtype=dtype, name=f"up_{level}")(x)
         skip = keras.layers.Dense(width, dtype=dtype, name=f"skip_{level}")(skips[level])
         x = conv_block(upsample(deep, level) + skip, width, f"decoder_{level}")

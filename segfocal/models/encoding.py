@@ -34,7 +34,8 @@ class Encoded:
     """What came out of the encoder.
 
     Attributes:
-        features: ``P2`` .. ``P5``, as far as the encoder was followed.
+        features: ``P2`` .. ``P5`` (``P1`` .. ``P4`` with patches of 2), as far as the encoder was
+            followed.
         valid: Which positions of the last feature hold a valid pixel, ``(batch, *space, 1)``.
         sums: Per block, the sum of its last context over counted positions
             ``(batch, channels)``.
@@ -90,7 +91,7 @@ def encode(
     found = Encoded({}, masks[0], [], [])
     done, used, stride = 0, 0, 1
     for stage, depth in enumerate(depths):
-        patch = (4 if stage == 0 else 2,) * ndim
+        patch = (config["patch_size"] if stage == 0 else 2,) * ndim
         stride *= patch[0]
         channels = config["embed_dim"] * 2**stage
         name = f"stage{stage + 1}"
@@ -122,7 +123,7 @@ def encode(
             done, used = done + 1, used + channels
             if done == blocks:
                 return found
-        found.features[f"P{stage + 2}"] = x
+        found.features[f"P{stride.bit_length() - 1}"] = x
     found.valid = masks[0]
     return found
 

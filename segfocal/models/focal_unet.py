@@ -24,7 +24,7 @@ from segfocal.card import Card
 from segfocal.layers import CropLike, PadToMultiple, Standardize, exact_gelu
 from segfocal.layers.focal_modulation import GlobalContext
 from segfocal.models.backbones import connect, resolve_encoder
-from segfocal.models.decoder import LEVELS, Upsampling, decode
+from segfocal.models.decoder import Upsampling, decode, level_widths
 from segfocal.models.focalnet import FocalNet
 from segfocal.models.inputs import with_valid
 
@@ -113,7 +113,7 @@ class FocalUNet(keras.Model):
             )
         ndim, channels = card.ndim, len(card.network_channels)
         backbone = resolve_encoder(encoder, channels, preset, ndim, dtype)
-        stride = 32
+        stride = int(getattr(backbone, "output_stride", 32))
 
         inputs = {
             "image": keras.Input((None,) * ndim + (channels,), name="image"),
@@ -133,8 +133,7 @@ class FocalUNet(keras.Model):
             name="standardize",
         )(pad(inputs["image"]), usable)
         features = connect(backbone, {**inputs, "image": x, "valid": ops.squeeze(usable, -1)})
-        embed_dim = int(features["P2"].shape[-1])
-        x = decode(x, features, embed_dim, upsampling=upsampling, dropout=dropout, dtype=dtype)
+        x = decode(x, features, upsampling=upsampling, dropout=dropout, dtype=dtype)
         logits = keras.layers.Dense(card.num_classes, dtype="float32", name="logits")(x)
         logits = CropLike(dtype="float32", name="crop")(logits, inputs["image"])
 
@@ -223,17 +222,19 @@ class FocalUNet(keras.Model):
 
         Args:
             levels: Number of heads besides the logits: at half resolution, at a quarter, and so
-                on, at most 4.
+                on, at most 4; 3 where the encoder begins at half resolution.
 
         Returns:
             A model with a dict of outputs ``logits``, ``logits_p1``, ``logits_p2``, ...; see
             :class:`segfocal.losses.AtScale` for a loss of the smaller ones. The heads are not
             part of this model: they are left behind when it is saved.
         """
-        if not 1 <= levels <= len(LEVELS) - 1:
-            raise ValueError(f"levels={levels}; expected 1 to {len(LEVELS) - 1}")
+        # The coarsest of four features is the stride of the whole.
+        names = [*level_widths(1, self.output_stride.bit_length() - 4)]
+        if not 1 <= levels <= len(names) - 1:
+            raise ValueError(f"levels={levels}; expected 1 to {len(names) - 1}")
         outputs = {"logits": self.output}
-        for level in reversed(LEVELS[-1 - levels : -1]):
+        for level in reversed(names[-1 - levels : -1]):
             x = exact_gelu(self.get_layer(f"decoder_{level}_norm").output)
             head = keras.layers.Dense(
                 self.card.num_classes, dtype="float32", name=f"logits_{level}"

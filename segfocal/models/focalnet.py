@@ -37,8 +37,9 @@ class FocalNet(keras.Model):
     see :func:`segfocal.calibrate`.
 
     Outputs: without ``num_classes`` a dict of feature arrays ``P2`` to ``P5``, where ``Pn`` is
-    ``2**n`` times smaller than the image and has ``embed_dim * 2**(n-2)`` channels; with
-    ``num_classes`` the logits ``(batch, num_classes)``.
+    ``2**n`` times smaller than the image and has ``embed_dim * 2**(n-2)`` channels (with
+    ``patch_size=2`` ``P1`` to ``P4``, of ``embed_dim * 2**(n-1)``); with ``num_classes`` the logits
+    ``(batch, num_classes)``.
 
     Args:
         in_channels: Channels of the image.
@@ -46,7 +47,7 @@ class FocalNet(keras.Model):
             override it.
         ndim: 2 or 3 spatial axes.
         num_classes: Adds normalisation, global mean over valid positions and a linear head.
-        embed_dim, depths, focal_levels, focal_window, drop_path, conv_stem, use_postln,
+        embed_dim, depths, focal_levels, focal_window, patch_size, drop_path, conv_stem, use_postln,
         layerscale, use_postln_in_modulation, normalize_modulator: See
             :class:`~segfocal.presets.Preset`; left out, as the preset has it. ``focal_window``
             may be one per axis; ``layerscale=0`` means none.
@@ -69,6 +70,7 @@ class FocalNet(keras.Model):
         depths: Sequence[int] | None = None,
         focal_levels: int | None = None,
         focal_window: int | Sequence[int] | None = None,
+        patch_size: int | None = None,
         drop_path: float | None = None,
         conv_stem: bool | None = None,
         mlp_ratio: float = 4.0,
@@ -101,6 +103,8 @@ class FocalNet(keras.Model):
         def chosen(name: str, given: Any) -> Any:
             return getattr(sizes, name) if given is None else given
 
+        if chosen("patch_size", patch_size) not in (2, 4):
+            raise ValueError(f"patch_size={patch_size}; expected 2 or 4")
         focal_window = chosen("focal_window", focal_window)
         config: dict[str, Any] = {
             "in_channels": in_channels,
@@ -112,6 +116,7 @@ class FocalNet(keras.Model):
             "focal_levels": chosen("focal_levels", focal_levels),
             # Lists, as JSON has them.
             "focal_window": focal_window if isinstance(focal_window, int) else [*focal_window],
+            "patch_size": chosen("patch_size", patch_size),
             "drop_path": chosen("drop_path", drop_path),
             "conv_stem": chosen("conv_stem", conv_stem),
             "mlp_ratio": mlp_ratio,
@@ -145,7 +150,7 @@ class FocalNet(keras.Model):
         if num_classes is not None:
             x = keras.layers.LayerNormalization(
                 epsilon=LAYER_NORM_EPSILON, dtype=dtype, name="norm"
-            )(encoded.features["P5"])
+            )(encoded.features[max(encoded.features)])
             space = tuple(range(1, ndim + 1))
             weight = ops.cast(encoded.valid, x.dtype)
             count = ops.maximum(ops.sum(weight, axis=space), 1.0)
@@ -156,7 +161,8 @@ class FocalNet(keras.Model):
         self._config = config
         self.embed_dim: int = config["embed_dim"]
         self.ndim = ndim
-        self.output_stride = 2 ** (len(config["depths"]) + 1)
+        self.patch_size: int = config["patch_size"]
+        self.output_stride = self.patch_size * 2 ** (len(config["depths"]) - 1)
         self.global_context: GlobalContext = global_context
         self.context_size = context_size
 

@@ -51,22 +51,25 @@ def _reach(model: FocalUNet, network: FocalNet, axis: int) -> int:
     # Down the decoder, collecting what it asks of each skip.
     span: Span = (0, stride)
     wanted: dict[int, Span] = {}
-    for level in range(5):
+    first = config["patch_size"].bit_length() - 1
+    for level in range(first + 3):
         span = _wider(span, 1)
         wanted[level] = span
         span = up(span)
-    wanted[5] = span
+    wanted[first + 3] = span
 
-    # Down the encoder: from P5 back to the image.
+    # Down the encoder: from the coarsest feature back to the image.
     block = _block_reach(network, axis)
-    need = wanted[5]
+    need = wanted[first + 3]
     for stage in (3, 2, 1, 0):
-        need = _hull(need, wanted[stage + 2])
+        need = _hull(need, wanted[stage + first])
         need = _wider(need, config["depths"][stage] * block)
-        need = down(need, 4 if stage == 0 else 2)
-    # P1 looks at P0 with stride 2 ("same" padding of even sides begins at the pixel itself).
-    p1 = (2 * wanted[1][0], 2 * (wanted[1][1] - 1) + 3)
-    need = _hull(need, _wider(_hull(p1, wanted[0]), 1))
+        need = down(need, config["patch_size"] if stage == 0 else 2)
+    from_image = wanted[0]
+    if first == 2:
+        # P1 looks at P0 with stride 2 ("same" padding of even sides begins at the pixel itself).
+        from_image = _hull((2 * wanted[1][0], 2 * (wanted[1][1] - 1) + 3), from_image)
+    need = _hull(need, _wider(from_image, 1))
     return max(-need[0], need[1] - stride)
 
 

@@ -37,24 +37,26 @@ def training_bytes(
         batch: Patches per step.
         channels, classes: Channels of the image and of the logits.
     """
+    padded = [-(-side // network.output_stride) * network.output_stride for side in sides]
+
+    def positions_at(stride: int) -> int:
+        return math.prod(side // stride for side in padded)
+
     values, weights = 0, 0
     for stage, depth in enumerate(network.depths):
         width = network.embed_dim * 2**stage
-        positions = _positions(sides, 4 * 2**stage)
+        positions = positions_at(network.patch_size * 2**stage)
         maps = depth * (19 + 4 * network.focal_levels) + 3
         values += positions * width * maps
         weights += depth * 12 * width**2
-    widths = [max(8, network.embed_dim // 4), max(8, network.embed_dim // 2)]
-    widths += [network.embed_dim, network.embed_dim, 2 * network.embed_dim]
+    widths = [network.embed_dim, network.embed_dim, 2 * network.embed_dim]
+    for times in range(1, network.patch_size.bit_length()):
+        widths.insert(0, max(8, network.embed_dim // 2**times))
     for level, width in enumerate(widths):
-        values += _positions(sides, 2**level) * 7 * width
+        values += positions_at(2**level) * 7 * width
         weights += width**2 * 3 ** len(sides)
     # The image as given, padded and scaled; the stem; logits, probabilities, targets, gradients.
-    values += _positions(sides, 1) * (3 * channels + 2 * widths[0] + 8 * classes)
-    values += _positions(sides, 2) * 3 * widths[1]
+    values += positions_at(1) * (3 * channels + 2 * widths[0] + 8 * classes)
+    if network.patch_size == 4:
+        values += positions_at(2) * 3 * widths[1]
     return int(FLOAT * (MEASURED * batch * values + COPIES_OF_WEIGHTS * weights))
-
-
-def _positions(sides: Sequence[int], stride: int) -> int:
-    whole = [-(-side // 32) * 32 for side in sides]
-    return math.prod(side // stride for side in whole)

@@ -13,10 +13,7 @@ from segfocal.planning.device import Device, bytes_text
 from segfocal.planning.memory import training_bytes
 from segfocal.presets import Preset
 
-__all__ = ["OUTPUT_STRIDE", "memory_doubt", "plan_batch", "plan_patch"]
-
-OUTPUT_STRIDE = 32
-"""Total downsampling of a FocalUNet, of which a tile has to be a multiple."""
+__all__ = ["memory_doubt", "plan_batch", "plan_patch"]
 
 CPU_PATCH_PIXELS = {2: 2**16, 3: 2**19}
 CPU_BATCH_PIXELS = 2**17 * 3
@@ -57,7 +54,7 @@ def plan_patch(
         channels, classes: Channels of the image and of the logits.
         place: The device.
     """
-    ndim = shapes.shape[1]
+    ndim, stride = shapes.shape[1], network.output_stride
     spacing = np.ones(ndim) if resolution is None else np.asarray(resolution, np.float64)
     regions = np.median(shapes, 0) if ndim == 3 else shapes.min(0)
     told = [f"regions have {'a median of' if ndim == 3 else 'at least'} {_text(regions)} pixels"]
@@ -65,15 +62,15 @@ def plan_patch(
     if ndim == 2:
         limit = regions * 2 / 3
         told.append(f"two thirds are {_text(limit)}")
-        square = np.minimum(limit, ELONGATED * np.maximum(limit.min(), OUTPUT_STRIDE))
+        square = np.minimum(limit, ELONGATED * np.maximum(limit.min(), stride))
         if (square < limit).any():
             told.append(f"at most {ELONGATED} : 1, so that patches may be turned: {_text(square)}")
         limit = square
     start = START[ndim] / spacing * float(np.prod(spacing)) ** (1 / ndim)
     if (start < limit).any():
         told.append(f"sides in proportion to 1 / spacing begin with {_text(start)}")
-    sides = _strides(np.minimum(start, limit), nearest=ndim == 3)
-    told.append(f"multiples of {OUTPUT_STRIDE}")
+    sides = _strides(np.minimum(start, limit), stride, nearest=ndim == 3)
+    told.append(f"multiples of {stride}")
     most = (GPU_PATCH_PIXELS if place.is_gpu else CPU_PATCH_PIXELS)[ndim]
     bound = []
     while True:
@@ -83,11 +80,11 @@ def plan_patch(
             bound = [f"as {SMALLEST_BATCH} of them fit into memory ({_memory(place)})"]
         else:
             break
-        if sides.max() == OUTPUT_STRIDE:
+        if sides.max() == stride:
             bound = [f"the smallest, of which {SMALLEST_BATCH} do not fit ({_memory(place)})"]
             break
-        longest = np.where(sides > OUTPUT_STRIDE, sides / (limit if ndim == 3 else 1), 0)
-        sides[int(np.argmax(longest))] -= OUTPUT_STRIDE
+        longest = np.where(sides > stride, sides / (limit if ndim == 3 else 1), 0)
+        sides[int(np.argmax(longest))] -= stride
     told += bound
     if (sides > regions).any():
         beyond = [
@@ -152,10 +149,10 @@ def _text(sides: NDArray[np.float64]) -> str:
     return " x ".join(f"{side:.0f}" for side in sides)
 
 
-def _strides(sides: NDArray[np.float64], *, nearest: bool) -> NDArray[np.int64]:
-    count = sides / OUTPUT_STRIDE
+def _strides(sides: NDArray[np.float64], stride: int, *, nearest: bool) -> NDArray[np.int64]:
+    count = sides / stride
     count = np.ceil(count - 0.5) if nearest else np.floor(count)
-    return (np.maximum(count, 1) * OUTPUT_STRIDE).astype(np.int64)
+    return (np.maximum(count, 1) * stride).astype(np.int64)
 
 
 def _bytes(

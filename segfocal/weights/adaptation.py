@@ -18,6 +18,7 @@ _SAME = (
     "embed_dim",
     "depths",
     "mlp_ratio",
+    "patch_size",
     "conv_stem",
     "use_postln",
     "use_postln_in_modulation",

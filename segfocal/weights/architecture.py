@@ -35,6 +35,7 @@ class Architecture:
     ndim: int = 2
     num_classes: int | None = None
     mlp_ratio: float = 4.0
+    patch_size: int = 4
     drop_path: float = 0.0
     conv_stem: bool = False
     use_postln: bool = False
@@ -72,6 +73,7 @@ class Architecture:
                     "depths",
                     "focal_levels",
                     "focal_window",
+                    "patch_size",
                     "conv_stem",
                     "use_postln",
                     "use_postln_in_modulation",
@@ -100,8 +102,8 @@ class Architecture:
     @property
     def patch_kernels(self) -> list[int]:
         """Side length of each stage's embedding kernel."""
-        first, later = (7, 3) if self.conv_stem else (4, 2)
-        return [first] + [later] * (len(self.depths) - 1)
+        sides = [self.patch_size] + [2] * (len(self.depths) - 1)
+        return [2 * side - 1 if self.conv_stem else side for side in sides]
 
     def build(self, preset: str | None = None) -> FocalNet:
         """Return a new model of this architecture, with random weights.

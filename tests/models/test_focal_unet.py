@@ -11,7 +11,7 @@ from segfocal.card import Card, Channel, LabelClass
 from segfocal.card_files import read_card
 from segfocal.errors import ModelError
 from segfocal.losses import AtScale, DiceBinaryCrossEntropy, DiceCrossEntropy
-from segfocal.models import FocalUNet
+from segfocal.models import FocalNet, FocalUNet
 
 
 @pytest.fixture(scope="module")
@@ -132,10 +132,35 @@ def test_encoder_options_are_kept(tmp_path):
     assert again.count_params() == model.count_params()
 
 
-@pytest.mark.parametrize("ndim", [2, 3])
-def test_fitting_one_batch_lowers_the_loss(ndim):
+@pytest.mark.parametrize("space", [(32, 48), (33, 47), (5, 1), (17, 33, 30)])
+def test_a_fine_encoder_gives_logits_on_the_grid_of_the_image(space, tmp_path):
     keras.utils.set_random_seed(0)
-    model = FocalUNet(num_classes=2, in_channels=1, ndim=ndim, preset="nano")
+    model = FocalUNet(num_classes=3, in_channels=1, ndim=len(space), preset="nano_fine")
+    image = np.random.default_rng(0).normal(size=(2, *space, 1)).astype("float32")
+    found = np.asarray(model(image))
+    assert found.shape == (2, *space, 3)
+    assert model.output_stride == 16
+    assert not any("p4" in layer.name for layer in model.layers if "skip" not in layer.name)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert again.output_stride == 16
+    np.testing.assert_array_equal(np.asarray(again(image)), found)
+
+
+def test_a_fine_focalnet_may_be_passed_as_the_encoder():
+    keras.utils.set_random_seed(0)
+    encoder = FocalNet(in_channels=1, preset="nano", patch_size=2, name="given")
+    model = FocalUNet(num_classes=3, in_channels=1, encoder=encoder)
+    assert model.output_stride == 16
+    assert model(np.zeros((1, 20, 20, 1), "float32")).shape == (1, 20, 20, 3)
+
+
+@pytest.mark.parametrize(
+    ("ndim", "preset"), [(2, "nano"), (3, "nano"), (2, "nano_fine"), (3, "nano_fine")]
+)
+def test_fitting_one_batch_lowers_the_loss(ndim, preset):
+    keras.utils.set_random_seed(0)
+    model = FocalUNet(num_classes=2, in_channels=1, ndim=ndim, preset=preset)
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, *(32,) * ndim, 1)).astype("float32")
     labels = (image[..., 0] > 0).astype("int32")
@@ -326,10 +351,15 @@ def test_heads_for_training_share_the_layers_and_stay_behind(ndim, tmp_path):
     assert again.count_params() == model.count_params() < trained.count_params()
 
 
-@pytest.mark.parametrize("levels", [0, 5])
-def test_heads_are_one_to_four(levels):
-    with pytest.raises(ValueError, match="expected 1 to 4"):
-        FocalUNet(num_classes=2, in_channels=1, preset="nano").supervised(levels)
+@pytest.mark.parametrize(
+    ("levels", "preset", "most"),
+    [(0, "nano", 4), (5, "nano", 4), (0, "nano_fine", 3), (4, "nano_fine", 3)],
+)
+def test_heads_are_one_for_each_level_below_the_logits(levels, preset, most):
+    model = FocalUNet(num_classes=2, in_channels=1, preset=preset)
+    with pytest.raises(ValueError, match=f"expected 1 to {most}"):
+        model.supervised(levels)
+    model.supervised(most)
 
 
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])

@@ -39,7 +39,7 @@ def test_parameter_counts_are_the_published_ones(preset):
 
 
 def test_every_published_preset_is_counted():
-    assert {*PRESETS} - {*PUBLISHED} == {"nano", "micro"}
+    assert {*PRESETS} - {*PUBLISHED} == {"nano", "micro", "nano_fine", "micro_fine"}
 
 
 def features(model, image, valid=None):
@@ -57,6 +57,24 @@ def test_features_shrink_by_powers_of_two_and_widen(space):
         for factor in (4, *(2,) * (level - 2)):
             sides = tuple(-(-side // factor) for side in sides)
         assert found[f"P{level}"].shape == (1, *sides, 24 * 2 ** (level - 2))
+
+
+@pytest.mark.parametrize("space", [(64, 96), (65, 33), (1, 1), (16, 33, 34)])
+def test_with_patches_of_two_features_begin_at_half_resolution(space):
+    model = FocalNet(in_channels=2, preset="nano_fine", ndim=len(space))
+    found = features(model, np.zeros((1, *space, 2), "float32"))
+    assert list(found) == ["P1", "P2", "P3", "P4"]
+    sides = space
+    for level in range(1, 5):
+        sides = tuple(-(-side // 2) for side in sides)
+        assert found[f"P{level}"].shape == (1, *sides, 24 * 2 ** (level - 1))
+    assert model.output_stride == 16
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_patches_of_other_sizes_are_refused(size):
+    with pytest.raises(ValueError, match=f"patch_size={size}; expected 2 or 4"):
+        FocalNet(in_channels=1, preset="nano", patch_size=size)
 
 
 def test_a_change_outside_the_valid_part_changes_nothing_far_away():

@@ -9,8 +9,6 @@ import pytest
 from segfocal.models import FocalUNet
 from segfocal.models.receptive_field import receptive_field
 
-STRIDE = 32
-
 
 def spreads(model, image, kept):
     """Return whether a NaN in the image reaches the kept pixels."""
@@ -27,6 +25,8 @@ def spreads(model, image, kept):
         (2, {"global_context": "frozen", "focal_levels": 1}, {"upsampling": "linear"}),
         (2, {"context": "parallel", "focal_window": (5, 3)}, {"upsampling": "transposed"}),
         (2, {"conv_stem": True, "use_postln": True}, {}),
+        (2, {"patch_size": 2}, {}),
+        (2, {"patch_size": 2, "conv_stem": True}, {"upsampling": "linear"}),
         (3, {"focal_window": (1, 1, 3), "focal_levels": 1, "depths": [1, 1, 1, 1]}, {}),
     ],
     ids=str,
@@ -38,16 +38,17 @@ def test_the_reach_is_exact(ndim, encoder, options):
         num_classes=2, in_channels=1, preset="nano", ndim=ndim, encoder=encoder, **options
     )
     reaches = receptive_field(model)
+    stride = model.output_stride
     for axis in range(ndim):
         reach = reaches[axis]
-        margin = STRIDE * (-(-reach // STRIDE) + 1)
+        margin = stride * (-(-reach // stride) + 1)
         # Along the other axes one step of the network is enough.
-        shape = [STRIDE] * ndim
-        shape[axis] = 2 * margin + STRIDE
+        shape = [stride] * ndim
+        shape[axis] = 2 * margin + stride
         kept = [slice(None)] * ndim
-        kept[axis] = slice(margin, margin + STRIDE)
+        kept[axis] = slice(margin, margin + stride)
         before = {distance: margin - distance for distance in (reach, reach + 1)}
-        after = {distance: margin + STRIDE - 1 + distance for distance in (reach, reach + 1)}
+        after = {distance: margin + stride - 1 + distance for distance in (reach, reach + 1)}
         met = []
         for distance in (reach, reach + 1):
             for place in (before[distance], after[distance]):

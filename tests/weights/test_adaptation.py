@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 
+import keras
 import numpy as np
 import pytest
 from seeded import seeded_array, seeded_image
@@ -18,6 +19,7 @@ from segfocal.weights import (
     adapt,
     adapt_channels,
     assign,
+    from_pretrained,
     inflate,
     load_encoder,
     weights_of_model,
@@ -289,10 +291,38 @@ def test_weights_of_a_trained_unet_go_into_one_for_volumes(tmp_path):
                         for name, array in expected.items()})  # fmt: skip
 
 
+@pytest.mark.parametrize("conv_stem", [False, True])
+def test_weights_of_a_fine_unet_go_into_one_for_volumes(tmp_path, conv_stem):
+    options = {"embed_dim": 8, "depths": [1, 1, 1, 1], "conv_stem": conv_stem}
+    keras.utils.set_random_seed(0)
+    flat = FocalUNet(num_classes=3, in_channels=1, preset="nano_fine", encoder=options)
+    flat.save(tmp_path / "model.keras")
+    again = from_pretrained(tmp_path / "model.keras")
+    assert again.patch_size == 2
+    deep = FocalUNet(num_classes=2, in_channels=1, ndim=3, preset="nano_fine",
+                     encoder={**options, "focal_window": [1, 3, 3]})  # fmt: skip
+    load_encoder(deep, tmp_path / "model.keras")
+    image = seeded_image(32, 32, channels=1)
+    volume = np.repeat(image[:, None], 48, axis=1)
+    expected = {name: np.asarray(array) for name, array in flat.encoder(image).items()}
+    found = {name: np.asarray(array) for name, array in deep.encoder(volume).items()}
+    assert [*found] == ["P1", "P2", "P3", "P4"]
+    if not conv_stem:  # overlapping kernels see beyond the first and last planes
+        middles = {name: array[:, array.shape[1] // 2] for name, array in found.items()}
+        for name, array in expected.items():
+            np.testing.assert_allclose(middles[name], array, atol=2e-5)
+
+
+def test_presets_are_told_apart_by_their_patches():
+    for name in ("nano", "nano_fine", "micro", "micro_fine"):
+        assert Architecture.of_model(FocalNet(in_channels=1, preset=name)).preset == name
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"embed_dim": 16}, "embed_dim 8, the model embed_dim 16"),
      ({"depths": (1, 1, 2, 1)}, r"depths \(1, 1, 1, 1\), the model depths \(1, 1, 2, 1\)"),
+     ({"patch_size": 2}, "patch_size 4, the model patch_size 2"),
      ({"conv_stem": True}, "conv_stem False"), ({"use_postln": True}, "use_postln False"),
      ({"layerscale": 0.1}, "layerscale"), ({"gate_activation": "softmax"}, "gate_activation None"),
      ({"context": "parallel"}, "context chained"), ({"num_classes": 4}, "have no classifier"),
