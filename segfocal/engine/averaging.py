@@ -41,6 +41,7 @@ class EnsemblePredictor:
             _check_agreement(cards[0], card, place)
         self._members, self._cards = tuple(members), cards
         self.tile_by_tile = all(getattr(member, "tile_by_tile", False) for member in members)
+        self.any_thread = all(getattr(member, "any_thread", False) for member in members)
         # A temperature was found for its own model; their mean is less sure than each of them.
         self.card: Card = cards[0].model_copy(update={"temperature": None})
         self.ndim: int = self.card.ndim
@@ -108,6 +109,7 @@ class AugmentedPredictor:
         self.card, self.ndim = predictor.card, predictor.ndim
         self.output_stride = predictor.output_stride
         self.tile_by_tile = getattr(predictor, "tile_by_tile", False)
+        self.any_thread = getattr(predictor, "any_thread", False)
         self.tta = tta
         self.global_context: str | None = getattr(predictor, "global_context", None)
         # Of batches of tiles, whose first axis is not one of space.

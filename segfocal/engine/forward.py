@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from threading import Lock
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,8 @@ class Forward:
         self._shrink = shrink
         self._pad = not getattr(predictor, "tile_by_tile", False)
         self.batch_size = batch_size
+        # Of results that are still to come, another thread may ask how many classes there are.
+        self._turn = Lock()
 
     def num_classes(self) -> int:
         """Return how many classes the predictor tells apart, by a call without a valid pixel."""
@@ -83,7 +86,8 @@ class Forward:
         """Run as many of the first tiles as one batch holds."""
         while True:
             try:
-                return self._call(values[: self.batch_size], valid[: self.batch_size])
+                with self._turn:
+                    return self._call(values[: self.batch_size], valid[: self.batch_size])
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -2,14 +2,16 @@
 
 Tiles go in row-major order along the axis in which the file is laid out slowest, one column
 strip after the other. While the predictor works on one batch, the next is read by another
-thread. Memory follows from tile, batch, strip width and number of classes; the length of the
-scan does not enter.
+thread; and where the predictor may run in a thread of its own, the results of the batch before
+are blended and written meanwhile. Memory follows from tile, batch, strip width and number of
+classes; the length of the scan does not enter.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -153,12 +155,10 @@ def sweep(
     num_classes: int | None = None
     current: Run | None = None
     buffer: RowBuffer | None = None
-    with ThreadPoolExecutor(1, thread_name_prefix="segfocal-read") as reader:
-        upcoming: Future[_Batch] = reader.submit(read_batch)
-        while done < total:
-            batch = upcoming.result()
-            upcoming = reader.submit(read_batch)
-            results = forward(batch.values, batch.valid)
+    beside = getattr(predictor, "any_thread", False)
+    batches = _computed(read_batch, forward, todo, beside=beside)
+    with closing(batches):
+        for batch, results in batches:
             if num_classes is None:
                 num_classes = results[0].shape[-1] if results else forward.num_classes()
             for (run, index), place in batch.order:
@@ -178,6 +178,39 @@ def sweep(
                 progress(done, total)
         if buffer is not None and current is not None:
             yield from _finish(buffer, current, axis)
+
+
+def _computed(
+    read_batch: Callable[[], _Batch], forward: Forward, todo: int, *, beside: bool
+) -> Generator[tuple[_Batch, list[NDArray[np.float32]]], None, None]:
+    """Yield batches until so many tiles are done, each with what the predictor returns of it.
+
+    One batch is read ahead by another thread. With ``beside`` the predictor is already at work on
+    the next batch, in a third thread, while what was yielded is dealt with.
+    """
+    if not todo:
+        return
+    with (
+        ThreadPoolExecutor(1, thread_name_prefix="segfocal-read") as reader,
+        ThreadPoolExecutor(1, thread_name_prefix="segfocal-network") as network,
+        ExitStack() as left,
+    ):
+        # One that is left early does not begin another batch.
+        left.callback(network.shutdown, wait=False, cancel_futures=True)
+        upcoming = reader.submit(read_batch)
+        waiting: tuple[_Batch, Future[list[NDArray[np.float32]]]] | None = None
+        while todo:
+            batch = upcoming.result()
+            upcoming = reader.submit(read_batch)
+            todo -= len(batch.order)
+            if not beside:
+                yield batch, forward(batch.values, batch.valid)
+                continue
+            before, waiting = waiting, (batch, network.submit(forward, batch.values, batch.valid))
+            if before is not None:
+                yield before[0], before[1].result()
+        if waiting is not None:
+            yield waiting[0], waiting[1].result()
 
 
 def _finish(buffer: RowBuffer, run: Run, axis: int) -> Iterator[FinishedRows]:

@@ -200,7 +200,11 @@ class RasterLabelWriter:
 
     def _layout_options(self) -> dict[str, Any]:
         if self._layout == "cog":
-            return {"driver": "COG", "blocksize": self._block, "overview_resampling": "NEAREST"}
+            # Compressed side by side, and written in the same order.
+            return {
+                "driver": "COG", "blocksize": self._block, "overview_resampling": "NEAREST",
+                "num_threads": "ALL_CPUS",
+            }  # fmt: skip
         sides = {"blockxsize": self._block, "blockysize": self._block}
         return {"driver": "GTiff", "tiled": True, **sides}
 
