@@ -22,6 +22,7 @@ from segfocal.engine.predictors import load_model
 from segfocal.errors import ModelError, OutputError, OutputExistsError, ScanError
 from segfocal.quantizing import Quantization, Scores
 from segfocal.quantizing.calibration_tiles import sample_tiles
+from segfocal.quantizing.comparison import against_other
 
 SCENE = Path(sf.__file__).parent / "samples" / "north_carolina" / "landsat.tif"
 
@@ -194,7 +195,7 @@ def test_of_regions_it_is_compared_where_each_is_found():
         Predictor.card = card
         return Predictor()
 
-    found = quantizing._compare(predictor(0), predictor(1), tiles)
+    found = against_other(predictor(0), predictor(1), tiles)
     valid = np.stack([valid for _, valid in tiles])
     pair = [(one > 0.5)[valid] for one in answers]
     assert found.mean_iou == pytest.approx(jaccard_score(*pair, average="macro"))

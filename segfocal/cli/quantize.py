@@ -12,6 +12,7 @@ import click
 from segfocal.cli.console import OVERWRITE, PATH, Sides, tell
 
 if TYPE_CHECKING:
+    from segfocal.engine.resolution import Resample
     from segfocal.quantizing import Quantization
 
 
@@ -36,12 +37,18 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=64,
     show_default=True,
-    help="Tiles to calibrate with, over all scans; as many others are compared on.",
+    help="Tiles to calibrate with, spread over all scans; as many others are compared on.",
 )
 @click.option(
     "--tile",
     type=Sides(),
     help="Side of a tile in pixels. Default: as the model was trained.",
+)
+@click.option(
+    "--resample",
+    type=click.Choice(["auto", "never", "always"]),
+    help="As `segfocal predict` is going to be asked for. Default: always with a --spec that has a "
+    "resolution, else auto.",
 )
 @OVERWRITE
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -53,6 +60,7 @@ def quantize(
     split: str,
     tiles: int,
     tile: int | tuple[int, ...] | None,
+    resample: Resample | None,
     overwrite: bool,
     as_json: bool,
 ) -> None:
@@ -61,7 +69,8 @@ def quantize(
     The result is an OpenVINO model that `segfocal predict` runs, faster than in float32 on
     processors with int8 instructions. What it loses is measured and printed: its labels against
     those of the float model on tiles it was not calibrated with, and with --spec both models
-    against the labels of a dataset. SCANS need no labels.
+    against the labels of a dataset. SCANS need no labels. A model of two axes takes slices of
+    volumes.
 
     Example: segfocal quantize model.keras scene.tif -o model_int8.xml
     """
@@ -75,6 +84,7 @@ def quantize(
         split=split,
         tiles=tiles,
         tile=tile,
+        resample=resample,
         overwrite=overwrite,
         progress=tell,
     )
@@ -95,6 +105,8 @@ def _text(result: Quantization) -> str:
         lines.append(
             f"{name:22}{scores.accuracy:9.4f}{scores.mean_iou:9.4f}{scores.mean_dice:9.4f}"
         )
+    if not result.held_out:
+        lines.append("int8 against float is on the tile it was calibrated with: there is no other")
     if result.float_scores is not None and result.int8_scores is not None:
         lost = [
             100 * (before - after)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -26,15 +27,16 @@ from segfocal.engine.region import Mask, checked_region, needed_in
 from segfocal.engine.slices import SliceAxis, SlicePredictor, slice_axis_of
 from segfocal.engine.strips import NEVER_CUT_BELOW, plan_strips, strip_bytes
 from segfocal.engine.sweep import Progress, Stretches, sweep
+from segfocal.engine.tiles import read_tile
 from segfocal.errors import GeometryError, ScanError
 from segfocal.io import crop
 from segfocal.io.base import Scan
 from segfocal.io.identity import format_versions
 from segfocal.io.resampling import ResampledScan
-from segfocal.tiling import TileGrid
+from segfocal.tiling import TileGrid, TileIndex
 from segfocal.types import Window, full_window
 
-__all__ = ["DEFAULT_BATCH", "DEFAULT_TILE", "Job", "Sides", "axis_sides", "prepare"]
+__all__ = ["DEFAULT_BATCH", "DEFAULT_TILE", "Job", "Sides", "TileReader", "axis_sides", "prepare"]
 
 DEFAULT_TILE = {2: 512, 3: 96}
 DEFAULT_BATCH = 4
@@ -47,6 +49,9 @@ Sides = int | Sequence[int]
 
 Settle = Callable[[int, bool, Progress | None], Predictor]
 """Makes a predictor ready: batch size, whether it may be made smaller, progress."""
+
+TileReader = Callable[[TileIndex], tuple[NDArray[np.float32], NDArray[np.bool_]]]
+"""Reads a tile: values ``(*tile, channels)`` and valid ``(*tile,)``."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +138,20 @@ class Job:
     @property
     def tiles(self) -> int:
         """Tiles of the grid that contribute to what is segmented."""
-        return math.prod(len(along) for along in self.grid.touching(self._swept()))
+        return math.prod(len(along) for along in self.contributing)
+
+    @property
+    def contributing(self) -> tuple[range, ...]:
+        """The same per axis: which tiles of the grid these are."""
+        return self.grid.touching(self._swept())
+
+    def tile_reader(self) -> TileReader:
+        """Return what reads a tile of the grid as the sweep gives it to the predictor.
+
+        What the scan is normalized with is measured now. The sweep leaves tiles out that have no
+        valid pixel.
+        """
+        return partial(read_tile, self.source, self.grid, **self._reading())
 
     def sweep(
         self,
@@ -179,10 +197,7 @@ class Job:
             self.source,
             self.predictor,
             self.grid,
-            channels=self.channels,
-            valid_when=self.valid_when,
-            fill=self.fill,
-            normalize=self.measured_normalization(),
+            **self._reading(),
             blend=self.blend,
             batch_size=self.batch_size,
             shrink=not self.batch_matters,
@@ -191,6 +206,15 @@ class Job:
             needed=needed,
             progress=progress,
         )
+
+    def _reading(self) -> dict[str, Any]:
+        """Return how tiles are read: what ``sweep`` and ``read_tile`` have in common."""
+        return {
+            "channels": self.channels,
+            "valid_when": self.valid_when,
+            "fill": self.fill,
+            "normalize": self.measured_normalization(),
+        }
 
     def measured_normalization(self) -> ScanNormalization | None:
         """Return what the scan is normalized with, measured anew; None: nothing."""
@@ -243,7 +267,10 @@ class Job:
     def _tile_bytes(self, num_classes: int) -> int:
         """Return what the tiles on their way take: read ahead, run, and run through."""
         pixels = self.batch_size * math.prod(self.grid.tile)
-        return pixels * (3 * (4 * self._num_channels + 1) + 4 * num_classes)
+        beside = getattr(self.predictor, "any_thread", False)
+        return pixels * (
+            (3 + beside) * (4 * self._num_channels + 1) + (1 + beside) * 4 * num_classes
+        )
 
     def with_smaller_batches(self) -> Iterator[Job]:
         """Yield the job itself and, where the batch matters, ones with half the batch each."""

@@ -7,7 +7,7 @@ first and last slice they are mirrored.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -82,6 +82,7 @@ class SlicePredictor:
         self._predictor, self.slice_axis = predictor, axis
         self.card: Card | None = predictor.card
         self.output_stride = predictor.output_stride
+        self.any_thread = getattr(predictor, "any_thread", False)
         self.global_context: str | None = getattr(predictor, "global_context", None)
         self.tta: str | None = getattr(predictor, "tta", None)
         self.fill: NDArray[np.float32] | None = getattr(predictor, "fill", None)
@@ -134,17 +135,33 @@ class SlicePredictor:
         self, values: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
         """Run the slices of stacks ``(batch, *tile, channels)`` one after the other."""
-        stacks, usable = (np.moveaxis(array, 1 + self.slice_axis, 1) for array in (values, valid))
-        around = self._slices // 2
+        shape = np.moveaxis(valid, 1 + self.slice_axis, 1).shape
         found: NDArray[np.float32] | None = None
-        for middle in range(around, stacks.shape[1] - around):
-            planes = [stacks[:, k] for k in range(middle - around, middle + around + 1)]
-            image = planes[0] if len(planes) == 1 else np.concatenate(planes, -1)
-            one = self._predictor(
-                np.ascontiguousarray(image), np.ascontiguousarray(usable[:, middle])
-            )
+        for middle, (image, usable) in enumerate(self.slices(values, valid), self._slices // 2):
+            one = self._predictor(image, usable)
             if found is None:
-                found = np.zeros((*usable.shape, one.shape[-1]), np.float32)
+                found = np.zeros((*shape, one.shape[-1]), np.float32)
             found[:, middle] = one
         assert found is not None
         return np.moveaxis(found, 1, 1 + self.slice_axis)
+
+    def slices(
+        self, values: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> Iterator[tuple[NDArray[np.float32], NDArray[np.bool_]]]:
+        """Yield what the model of two axes gets of stacks, slice by slice.
+
+        Args:
+            values: Stacks ``(batch, *tile, channels)``.
+            valid: ``(batch, *tile)``.
+
+        Yields:
+            Values ``(batch, rows, cols, channels)``, with the channels of neighbouring slices
+            where the model wants them, and valid ``(batch, rows, cols)``. Slices of the halo
+            have no turn of their own.
+        """
+        stacks, usable = (np.moveaxis(array, 1 + self.slice_axis, 1) for array in (values, valid))
+        around = self._slices // 2
+        for middle in range(around, stacks.shape[1] - around):
+            planes = [stacks[:, k] for k in range(middle - around, middle + around + 1)]
+            image = planes[0] if len(planes) == 1 else np.concatenate(planes, -1)
+            yield np.ascontiguousarray(image), np.ascontiguousarray(usable[:, middle])

@@ -8,7 +8,6 @@ of the float model; and against a dataset's labels, where a spec is given.
 from __future__ import annotations
 
 import os
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,54 +15,24 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from segfocal.card import IGNORE_INDEX
 from segfocal.card_files import ModelFacts
-from segfocal.confusion import (
-    accuracy,
-    class_dice,
-    class_iou,
-    confusion_matrix,
-    mean_over_classes,
-    region_matrices,
-)
 from segfocal.data.spec import DatasetSpec
 from segfocal.engine.engines import in_engine
 from segfocal.engine.exported_model import PROBABILITIES
 from segfocal.engine.job import Sides
 from segfocal.engine.openvino_predictor import OpenVINOPredictor
-from segfocal.errors import ModelError, OutputError
-from segfocal.exporting.ir import write_ir
+from segfocal.engine.resolution import Resample
+from segfocal.errors import ModelError, OutputError, ScanError
+from segfocal.exporting.ir import refuse_to_replace_weights, write_ir
 from segfocal.io import PendingOutput, ScanPath
 from segfocal.io.pending import writing
-from segfocal.quantizing.calibration_tiles import Tile, sample_tiles
+from segfocal.quantizing.calibration_tiles import sample_tiles
+from segfocal.quantizing.comparison import Scores, against_labels, against_other
 from segfocal.quantizing.network import quantized_network
 
 __all__ = ["Quantization", "Scores", "quantize"]
 
 Progress = Callable[[str], None]
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a label map.
-
-    Attributes:
-        accuracy: Share of pixels that are right.
-        mean_iou, mean_dice: Means over the classes that occur.
-    """
-
-    accuracy: float
-    mean_iou: float
-    mean_dice: float
-
-    @classmethod
-    def of(cls, matrix: NDArray[np.int64]) -> Scores:
-        """Return the scores of a confusion matrix."""
-        iou, dice = class_iou(matrix), class_dice(matrix)
-        return cls(accuracy(matrix), mean_over_classes(iou), mean_over_classes(dice))
 
 
 @dataclass(frozen=True)
@@ -74,10 +43,12 @@ class Quantization:
         output: The ``.xml``; a ``.bin`` lies beside it.
         tiles: Tiles it was calibrated with.
         against_float: Its labels, scored as if those of the float model were the truth, on
-            tiles it was not calibrated with.
+            tiles it was not calibrated with; see ``held_out``.
         float_scores, int8_scores: Both models against the labels of a split; None without a
             spec.
         seconds: Wall time.
+        held_out: False where the scans have one tile only, and ``against_float`` was measured on
+            the one that it was calibrated with.
     """
 
     output: Path
@@ -86,6 +57,7 @@ class Quantization:
     float_scores: Scores | None
     int8_scores: Scores | None
     seconds: float
+    held_out: bool = True
 
 
 def quantize(
@@ -97,12 +69,15 @@ def quantize(
     split: str = "test",
     tiles: int = 64,
     tile: Sides | None = None,
+    resample: Resample | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Quantization:
     """Write a model that computes in int8, calibrated on tiles of scans.
 
-    :func:`~segfocal.predict` runs the result with OpenVINO, without TensorFlow.
+    :func:`~segfocal.predict` runs the result with OpenVINO, without TensorFlow. It is calibrated
+    with tiles that :func:`~segfocal.predict` would run: a volume and a model of two axes give
+    slices.
 
     Args:
         model: A :class:`~segfocal.FocalUNet`, its ``.keras`` file, or an OpenVINO ``.xml``.
@@ -111,14 +86,19 @@ def quantize(
         spec: A dataset to score both models on, as :func:`~segfocal.evaluate` does.
         split: Split of the dataset.
         tiles: Tiles to calibrate with, spread evenly over the scans; as many others are
-            compared on.
+            compared on. Of more scans than that, as many are read, chosen evenly over the list.
         tile: Side lengths of a tile in pixels; left out, the model's.
+        resample: Whether scans are resampled to the model's resolution, as
+            :func:`~segfocal.predict` is going to be asked for: ``"auto"``, ``"always"`` or
+            ``"never"``. Left out: ``"always"`` with a spec that has a resolution, as
+            :func:`~segfocal.evaluate` does; else ``"auto"``.
         overwrite: Replace an existing output.
         progress: Called with the name of each step as it begins.
 
     Raises:
         ModelError: The model cannot be quantized, or NNCF or OpenVINO is not installed.
         OutputError: ``out`` cannot be written, exists, or does not end in ``.xml``.
+        SpecError: The dataset has no such split.
         ScanError, ChannelError, GeometryError: A scan does not fit the model.
     """
     started = time.monotonic()
@@ -134,12 +114,19 @@ def quantize(
     if tiles < 1:
         raise ModelError(f"tiles {tiles}; expected at least 1 to calibrate with")
     paths = [scans] if isinstance(scans, str | os.PathLike) else list(scans)
+    if not paths:
+        raise ScanError("no scans are given; expected at least one to calibrate on")
+    if spec is not None:
+        spec.regions(split)  # refused now, not after the calibration
+    if resample is None:
+        resample = "always" if spec is not None and spec.resolution is not None else "auto"
+    refuse_to_replace_weights(out, overwrite=overwrite)
     with PendingOutput(out, overwrite=overwrite) as pending:
         plain = in_engine(model, "openvino", tell=say)
         if not isinstance(plain, OpenVINOPredictor) or plain.precision != "float32":
             raise ModelError("the model is quantized already; expected one in float32")
         say("reading tiles")
-        sample = sample_tiles(plain, paths, tile, tiles)
+        sample = sample_tiles(plain, paths, tile, tiles, resample)
         say(f"calibrating with {len(sample.calibration)} tiles")
         network = quantized_network(plain.network, sample.calibration)
         facts = ModelFacts(
@@ -155,12 +142,13 @@ def quantize(
             write_ir(network, facts, pending)
         quantized = OpenVINOPredictor(pending.main)
         say("comparing with the float model")
-        against_float = _compare(plain, quantized, sample.comparison)
+        against_float = against_other(plain, quantized, sample.comparison)
         float_scores = int8_scores = None
         if spec is not None:
             say(f"scoring both models on split {split}")
-            float_scores = _score(plain, spec, split, tile)
-            int8_scores = _score(quantized, spec, split, tile)
+            how: dict[str, Any] = {"tile": tile, "resample": resample}
+            float_scores = against_labels(plain, spec, split, **how)
+            int8_scores = against_labels(quantized, spec, split, **how)
         pending.commit()
     return Quantization(
         output=out,
@@ -169,32 +157,5 @@ def quantize(
         float_scores=float_scores,
         int8_scores=int8_scores,
         seconds=time.monotonic() - started,
+        held_out=sample.held_out,
     )
-
-
-def _compare(plain: OpenVINOPredictor, other: OpenVINOPredictor, tiles: list[Tile]) -> Scores:
-    num_classes, overlapping = plain.card.num_classes, plain.card.task == "regions"
-    matrix = np.zeros((num_classes, 2, 2) if overlapping else (num_classes,) * 2, np.int64)
-    for values, valid in tiles:
-        labels = []
-        for predictor in (plain, other):
-            found = predictor(values[None], valid[None])[0]
-            if overlapping:
-                labels.append(np.where(valid[..., None], found > 0.5, IGNORE_INDEX))
-            else:
-                labels.append(np.where(valid, found.argmax(-1), IGNORE_INDEX))
-        if overlapping:
-            matrix += region_matrices(labels[0], labels[1])
-        else:
-            matrix += confusion_matrix(labels[0], labels[1], num_classes)
-    return Scores.of(matrix)
-
-
-def _score(
-    predictor: OpenVINOPredictor, spec: DatasetSpec, split: str, tile: Sides | None
-) -> Scores:
-    # Imports data and training code, which a quantization without spec does not need.
-    from segfocal.evaluation import evaluate
-
-    with tempfile.TemporaryDirectory() as folder:
-        return Scores.of(evaluate(predictor, spec, split, out=folder, tile=tile).matrix)
