@@ -11,6 +11,7 @@ Exported models carry the same facts under the same names in each format::
     output         what the network returns: "probabilities"
     model_hash     hash of the Keras model it was made from
     weights_hash   sha256 of an OpenVINO model's .bin
+    content_hash   sha256 of an ONNX file without this entry
     global_context what the network's last focal level averages
     precision      "int8" of a quantized model; left out: "float32"
 """
@@ -31,6 +32,7 @@ from segfocal.errors import ModelError
 from segfocal.onnx_metadata import read_onnx_metadata
 
 __all__ = [
+    "CONTENT_HASH",
     "ENCODER_FACTS",
     "PREFIX",
     "SAVED_MODEL",
@@ -57,6 +59,9 @@ ENCODER_FACTS = "segfocal_encoder.json"
 PREFIX = "segfocal."
 """Start of the keys in the metadata of ONNX files, which all programs share."""
 
+CONTENT_HASH = f"{PREFIX}content_hash"
+"""Key in the metadata of an ONNX file of the hash of everything else in it."""
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -71,6 +76,8 @@ class ModelFacts:
         global_context: What the last focal level averages, where that is known.
         weights_hash: sha256 of the ``.bin`` that belongs to an OpenVINO ``.xml``, else None.
         precision: ``"float32"``, or ``"int8"`` of a quantized model.
+        content_hash: sha256 of an ONNX file without the entry that holds it; None for others,
+            and for files of earlier versions.
     """
 
     format: ModelFormat
@@ -81,6 +88,7 @@ class ModelFacts:
     weights_hash: str | None = None
     global_context: str | None = None
     precision: str = "float32"
+    content_hash: str | None = None
 
     def texts(self) -> dict[str, str]:
         """Return the facts as an exported file holds them."""
@@ -92,6 +100,7 @@ class ModelFacts:
             "weights_hash": self.weights_hash,
             "global_context": self.global_context,
             "precision": None if self.precision == "float32" else self.precision,
+            "content_hash": self.content_hash,
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -189,6 +198,7 @@ def _facts(path: Path, format: ModelFormat, texts: Mapping[str, str]) -> ModelFa
         weights_hash=texts.get("weights_hash"),
         global_context=texts.get("global_context"),
         precision=texts.get("precision", "float32"),
+        content_hash=texts.get("content_hash"),
     )
 
 

@@ -10,6 +10,7 @@ __all__ = [
     "ChannelError",
     "GeometryError",
     "ModelError",
+    "NotConvertibleError",
     "OutputError",
     "OutputExistsError",
     "OutputInUseError",
@@ -47,6 +48,10 @@ class GeometryError(SegfocalError, ValueError):
 
 class ModelError(SegfocalError, ValueError):
     """A file or object is not a model that segfocal can run."""
+
+
+class NotConvertibleError(ModelError):
+    """A network that a format cannot hold: it would fail again, whatever else changes."""
 
 
 class SpecError(SegfocalError, ValueError):

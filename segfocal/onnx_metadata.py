@@ -8,6 +8,7 @@ and ``ModelProto`` in onnx.proto, whose field 14 is ``metadata_props``.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import os
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import BinaryIO
 
 from segfocal.errors import ModelError
 
-__all__ = ["read_onnx_metadata"]
+__all__ = ["hash_onnx", "read_onnx_metadata"]
 
 METADATA_PROPS = 14
 GRAPH = 7
@@ -49,6 +50,40 @@ def read_onnx_metadata(path: str | Path) -> dict[str, str]:
     if graphs != 1:
         raise ModelError(f"{path}: no ONNX model; expected one made by `segfocal export`")
     return pairs
+
+
+def hash_onnx(path: str | Path, key: str) -> str:
+    """Return the sha256 of an ONNX file without one of its metadata entries.
+
+    That entry can then hold the hash.
+
+    Args:
+        path: The file.
+        key: Key of the entry, or entries, to leave out.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Raises:
+        ModelError: The file cannot be read or is no ONNX model.
+    """
+    digest = hashlib.sha256()
+    try:
+        size = os.path.getsize(path)
+        with open(path, "rb") as file:
+            while (start := file.tell()) < size:
+                number, wire, length = _field(file)
+                end = file.tell() + length
+                is_entry = (number, wire) == (METADATA_PROPS, _BYTES)
+                if is_entry and _texts(file.read(length))[0] == key:
+                    continue
+                file.seek(start)
+                while start < end and (block := file.read(min(1 << 20, end - start))):
+                    digest.update(block)
+                    start += len(block)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path}: damaged or no ONNX model ({error}); export it again") from error
+    return digest.hexdigest()
 
 
 def _field(file: BinaryIO) -> tuple[int, int, int]:

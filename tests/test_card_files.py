@@ -127,7 +127,7 @@ def test_metadata_of_a_real_file_are_those_that_onnx_reads(exports):
     path = exports.path("onnx")
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert read_onnx_metadata(path) == expected
-    assert len(expected) == 5
+    assert len(expected) == 6
     assert expected["segfocal.global_context"] == "tile"
 
 

@@ -15,8 +15,11 @@ import segfocal as sf
 from segfocal import exporting
 from segfocal.card_files import read_facts
 from segfocal.engine.predictors import as_predictor
-from segfocal.errors import ModelError, OutputError, OutputExistsError
+from segfocal.errors import ModelError, NotConvertibleError, OutputError, OutputExistsError
 from segfocal.exporting import conversion, verification
+from segfocal.exporting.float32_model import converting
+from segfocal.exporting.ir import write_ir
+from segfocal.io.pending import PendingOutput, writing
 
 FORMATS = ("saved_model", "onnx", "openvino")
 
@@ -300,10 +303,62 @@ def test_a_converter_that_fails_leaves_one_line_and_no_file(exports, tmp_path, m
         raise RuntimeError("unsupported operation\nand fifty lines more")
 
     monkeypatch.setattr(keras.Model, "export", fail)
-    expected = "the model cannot be converted to a SavedModel: unsupported operation"
+    expected = "the conversion of the model to a SavedModel failed: unsupported operation"
     with pytest.raises(ModelError, match=f"^{expected}$"):
         sf.export(exports.model, tmp_path / "m", format="saved_model")
     assert names(tmp_path) == []
+
+
+def test_an_operation_that_a_format_lacks_is_named_as_lasting(tmp_path):
+    """Of such a network alone an engine may remember that it cannot be converted."""
+    openvino = pytest.importorskip("openvino")
+    onnx = pytest.importorskip("onnx")
+    import tensorflow as tf
+
+    class Bessel(keras.layers.Layer):
+        def call(self, values):
+            return tf.math.bessel_i0(values)
+
+    values = keras.Input((4,))
+    keras.Model(values, Bessel()(values)).export(str(tmp_path / "m"), verbose=False)
+    expected = r"^the model cannot be converted to OpenVINO: No conversion rule .*: BesselI0$"
+    with pytest.raises(NotConvertibleError, match=expected), converting("OpenVINO"):
+        openvino.Core().read_model(tmp_path / "m")
+    # tf2onnx writes an operation that it does not know as it is called in TensorFlow.
+    ports = [onnx.helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    node = onnx.helper.make_node("BesselI0", ["x"], ["y"])
+    graph = onnx.helper.make_graph([node], "g", ports[:1], ports[1:])
+    expected = r"^the model cannot be converted to ONNX: No Op registered for BesselI0"
+    with pytest.raises(NotConvertibleError, match=expected), converting("ONNX"):
+        onnx.checker.check_model(onnx.helper.make_model(graph))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("can't start new thread"), ImportError("no protobuf"), TypeError("odd")]
+)
+def test_what_may_be_of_the_moment_is_no_lasting_failure(error):
+    expected = r"^the conversion of the model to X failed: "
+    with pytest.raises(ModelError, match=expected) as caught, converting("X"):
+        raise error
+    assert not isinstance(caught.value, NotConvertibleError)
+
+
+def test_a_full_disk_is_a_failure_of_the_output(tmp_path, exports):
+    import tensorflow as tf
+
+    message = "/c/saved_model/variables/part-0; No space left on device [Op:SaveV2]"
+    caught = pytest.raises(OutputError, match=r"writing failed \(.*No space left on device\); not")
+    with caught, writing("saved_model"), converting("a SavedModel"):
+        raise tf.errors.ResourceExhaustedError(None, None, message)
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full")
+    openvino = pytest.importorskip("openvino")
+    network = openvino.Core().read_model(exports.path("openvino"))
+    facts = read_facts(exports.path("openvino"))
+    with PendingOutput(tmp_path / "m.xml") as pending:
+        pending.main.with_suffix(".bin").symlink_to("/dev/full")
+        with pytest.raises(OutputError, match=r"m\.xml: writing failed \(.*\); nothing was put"):
+            write_ir(network, facts, pending)
 
 
 def network_of_constants(inputs, training):

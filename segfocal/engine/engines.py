@@ -18,11 +18,11 @@ from segfocal.engine.exported_model import Conversion
 from segfocal.engine.keras_archive import hash_archive
 from segfocal.engine.model_cache import ModelCache, cache_folder, cache_key, installed_version
 from segfocal.engine.onnx_predictor import ONNXPredictor
-from segfocal.engine.openvino_predictor import OpenVINOPredictor, Precision
+from segfocal.engine.openvino_predictor import OpenVINOPredictor, Precision, require_precision
 from segfocal.engine.predictors import as_predictor, load_model
 from segfocal.engine.provenance import read_provenance
 from segfocal.engine.scratch import kept_fingerprint
-from segfocal.errors import ModelError, OutputError
+from segfocal.errors import ModelError, NotConvertibleError, OutputError
 from segfocal.quiet import keras_backend
 
 __all__ = ["Engine", "in_engine"]
@@ -57,7 +57,8 @@ def in_engine(
         precision: ``"bfloat16"`` is for OpenVINO only.
         global_context: See :func:`~segfocal.stream`.
         destinations: Outputs; one that the same model has begun in Keras is continued so.
-        tell: Called with a line when a model is converted, or why it is not.
+        tell: Called with a line when a model is converted, why it is not, or that another run
+            which converts it is waited for.
 
     Raises:
         ModelError: The engine is not installed or cannot run the model.
@@ -130,7 +131,9 @@ def _automatic(
         except (ModelError, OutputError) as error:
             if precision != "float32":
                 raise
-            reason = f"runs in Keras, for it cannot be converted to OpenVINO: {error}"
+            lasting = isinstance(error, NotConvertibleError)
+            failed = "it cannot be converted to" if lasting else "this time it cannot be run by"
+            reason = f"runs in Keras, for {failed} OpenVINO: {error}"
         else:
             if not _begun_in_keras(found.hash, destinations):
                 return found
@@ -176,6 +179,7 @@ def _converted(
         raise ModelError(
             f"{_TITLE[engine]} is not installed; install the extra: pip install 'segfocal[{extra}]'"
         )
+    require_precision(precision)  # or a conversion would be made for nothing
     cache = ModelCache(cache_folder())
     digest = hash_archive(Path(model)) if isinstance(model, str | Path) else _hash(model)
     key = cache_key(digest, suffix, global_context)
@@ -184,20 +188,25 @@ def _converted(
         try:
             return _load(path, precision)
         except ModelError:
+            if cache.is_whole(key):  # then it is not to be mended by making it again
+                raise
             cache.drop(key)
-    known = cache.refusal(key)
-    if known is not None:
-        raise ModelError(known)
+    name = Path(model).name if isinstance(model, str | Path) else "the model"
+
+    def say(text: str) -> None:
+        if tell is not None:
+            tell(f"{name}: {text}")
 
     def convert(place: Path) -> None:
         from segfocal.exporting import export
 
-        if tell is not None:
-            name = Path(model).name if isinstance(model, str | Path) else "the model"
-            tell(f"{name}: is prepared for {_TITLE[engine]}, once; this takes up to a minute")
+        say(f"is prepared for {_TITLE[engine]}, once; this takes up to a minute")
         export(model, place, global_context=global_context)
 
-    return _load(cache.make(key, suffix, convert), precision)
+    def waiting() -> None:
+        say(f"waits for another run that is preparing it for {_TITLE[engine]}")
+
+    return _load(cache.make(key, suffix, convert, waiting), precision)
 
 
 def _load(path: Path, precision: Precision) -> OpenVINOPredictor | ONNXPredictor:

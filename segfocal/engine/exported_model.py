@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from segfocal.card_files import ModelFacts, read_facts
+from segfocal.card_files import CONTENT_HASH, ModelFacts, read_facts
 from segfocal.errors import ModelError, SegfocalError
+from segfocal.onnx_metadata import hash_onnx
 
 __all__ = [
     "PROBABILITIES",
@@ -41,9 +42,16 @@ def read_exported_facts(path: Path) -> ModelFacts:
     """Return the facts of an exported model whose output can be used.
 
     Raises:
-        ModelError: It has none, or returns something else.
+        ModelError: It has none, returns something else, or is an ONNX file that is not as it
+            was written.
     """
     facts = read_facts(path)
+    # Runtimes notice no flipped bit in the weights; files of earlier versions have no hash.
+    if facts.content_hash is not None and hash_onnx(path, CONTENT_HASH) != facts.content_hash:
+        raise ModelError(
+            f"{path}: is damaged, or was changed since it was exported; export it again, or, if it "
+            f"was changed on purpose, remove {CONTENT_HASH} from its metadata"
+        )
     if facts.output != PROBABILITIES:
         raise ModelError(
             f"{path}: returns {facts.output or 'something unnamed'!r}; this segfocal reads models "

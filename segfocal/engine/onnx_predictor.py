@@ -37,6 +37,7 @@ class ONNXPredictor:
 
     Attributes:
         tile_by_tile: A batch need not be padded.
+        any_thread: It may be called from another thread than the one that made it.
         batch_matters: The batch makes no difference to the result.
 
     Raises:
@@ -44,6 +45,7 @@ class ONNXPredictor:
     """
 
     tile_by_tile = True
+    any_thread = True
     batch_matters = False
 
     def __init__(self, path: str | Path, conversion: Conversion | None = None) -> None:

@@ -12,6 +12,7 @@ import os
 import sys
 from functools import cached_property
 from pathlib import Path
+from threading import Lock
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +30,7 @@ from segfocal.engine.exported_model import (
 from segfocal.engine.openvino_graph import with_planar_softmax
 from segfocal.errors import ModelError
 
-__all__ = ["OpenVINOPredictor", "Precision", "load_openvino"]
+__all__ = ["OpenVINOPredictor", "Precision", "load_openvino", "require_precision"]
 
 Precision = Literal["float32", "bfloat16"]
 
@@ -56,6 +57,18 @@ def load_openvino() -> Any:
         ) from error
 
 
+def require_precision(precision: Precision) -> None:
+    """Raise ``ModelError`` unless the processor computes in a precision, as OpenVINO sees it."""
+    if precision == "float32":
+        return
+    core = load_openvino().Core()
+    if "BF16" not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        raise ModelError(
+            "this processor does not compute in bfloat16; expected one that does, or the "
+            "precision float32"
+        )
+
+
 class OpenVINOPredictor:
     """A model exported to OpenVINO or ONNX, on the CPU.
 
@@ -67,6 +80,7 @@ class OpenVINOPredictor:
 
     Attributes:
         tile_by_tile: A batch need not be padded.
+        any_thread: It may be called from another thread than the one that made it.
         batch_matters: The batch makes no difference to the result.
         precision: What it computes in: ``"float32"``, ``"bfloat16"``, or ``"int8"`` where its
             layers are quantized.
@@ -77,6 +91,7 @@ class OpenVINOPredictor:
     """
 
     tile_by_tile = True
+    any_thread = True
     batch_matters = False
 
     def __init__(
@@ -98,20 +113,16 @@ class OpenVINOPredictor:
         self._openvino = load_openvino()
         with loading(path, "OpenVINO"):
             self._core = self._openvino.Core()
-            abilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
             self._model = self._core.read_model(path)
             inputs = {name for port in self._model.inputs for name in port.names}
             outputs = {name for port in self._model.outputs for name in port.names}
         check_signature(path, inputs, outputs)
-        if precision == "bfloat16" and "BF16" not in abilities:
-            raise ModelError(
-                "this processor does not compute in bfloat16; expected one that does, or the "
-                "precision float32"
-            )
+        require_precision(precision)
         self._hint = _HINTS[precision]
         self.precision = facts.precision if precision == "float32" else precision
         self._tile: tuple[int, ...] | None = None
         self._requests: list[Any] = []
+        self._turn = Lock()
 
     @cached_property
     def hash(self) -> str:
@@ -130,6 +141,11 @@ class OpenVINOPredictor:
     def __call__(
         self, values: NDArray[np.float32], valid: NDArray[np.bool_]
     ) -> NDArray[np.float32]:
+        # Sweeps that share a model run in threads of their own, and the requests are the model's.
+        with self._turn:
+            return self._run(values, valid)
+
+    def _run(self, values: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
         if values.shape[1:] != self._tile:
             self.prepare(values.shape[1:])
         results: NDArray[np.float32] | None = None

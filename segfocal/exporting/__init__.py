@@ -17,7 +17,8 @@ from typing import Any, Literal, get_args
 
 from segfocal.card_files import SAVED_MODEL, read_card
 from segfocal.engine.contexts import in_context
-from segfocal.errors import ModelError, OutputError, OutputExistsError
+from segfocal.errors import ModelError, OutputError
+from segfocal.exporting.ir import refuse_to_replace_weights
 from segfocal.io import PendingOutput
 from segfocal.io.pending_folder import PendingFolder
 from segfocal.quiet import load_keras
@@ -103,12 +104,8 @@ def export(
         pending = PendingFolder(out, overwrite=overwrite, marker=SAVED_MODEL)
     else:
         pending = PendingOutput(out, overwrite=overwrite)
-    weights = out.with_suffix(".bin")
-    if kind == "openvino" and weights.exists() and not out.exists() and not overwrite:
-        raise OutputExistsError(
-            f"{weights}: exists already, without {out.name}; pass overwrite=True or --overwrite to "
-            "replace it"
-        )
+    if kind == "openvino":
+        refuse_to_replace_weights(out, overwrite=overwrite)
     with pending:
         if isinstance(model, str | Path):
             read_card(model)  # before Keras is loaded: a wrong path should not cost seconds

@@ -7,7 +7,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from segfocal.card_files import PREFIX, ModelFacts
+from segfocal.card_files import CONTENT_HASH, PREFIX, ModelFacts
 from segfocal.engine.exported_model import PROBABILITIES
 from segfocal.engine.onnx_predictor import ONNXPredictor
 from segfocal.engine.openvino_predictor import OpenVINOPredictor
@@ -16,6 +16,7 @@ from segfocal.exporting.float32_model import converting
 from segfocal.exporting.network import exported_network, signature
 from segfocal.io.pending import writing
 from segfocal.models import FocalUNet
+from segfocal.onnx_metadata import hash_onnx
 from segfocal.version import __version__
 
 __all__ = ["OPSET", "write_onnx"]
@@ -72,6 +73,9 @@ def _finish(model: FocalUNet, path: Path, model_hash: str) -> None:
         "where the image has no data; probabilities: float32, one per class of segfocal.card."
     )
     onnx.checker.check_model(found)
+    # Twice: the hash, known after the first time, is of everything but the entry with it.
+    onnx.save(found, path)
+    found.metadata_props.add(key=CONTENT_HASH, value=hash_onnx(path, CONTENT_HASH))
     onnx.save(found, path)
 
 

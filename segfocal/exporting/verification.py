@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from segfocal.card import Card
 from segfocal.engine.exported_model import PROBABILITIES
-from segfocal.errors import ModelError
+from segfocal.errors import ModelError, NotConvertibleError
 
 __all__ = ["TOLERANCE", "Difference", "Exported", "compare", "sample_batches"]
 
@@ -74,7 +74,8 @@ def compare(network: keras.Model, card: Card, exported: Exported, name: Path) ->
         name: What to call it in an error.
 
     Raises:
-        ModelError: Results differ by more than ``TOLERANCE``, or the card does.
+        NotConvertibleError: Results differ by more than ``TOLERANCE``, or are no numbers.
+        ModelError: The cards differ.
     """
     if exported.card != card:
         raise ModelError(
@@ -88,7 +89,7 @@ def compare(network: keras.Model, card: Card, exported: Exported, name: Path) ->
         expected = keras.ops.convert_to_numpy(outputs[PROBABILITIES])
         result = exported(values, valid)
         if result.shape != expected.shape:
-            raise ModelError(
+            raise NotConvertibleError(
                 f"{name}: the exported network gives shape {result.shape} for images of shape "
                 f"{values.shape} in {exported.engine}; expected {expected.shape}; nothing was "
                 "written: try another format"
@@ -100,7 +101,7 @@ def compare(network: keras.Model, card: Card, exported: Exported, name: Path) ->
             float(np.maximum(found.log_probabilities, here.log_probabilities)),
         )
     if not found.largest <= TOLERANCE:
-        raise ModelError(
+        raise NotConvertibleError(
             f"{name}: the exported network differs from the Keras model by "
             f"{found.probabilities:.1e} in probabilities and {found.log_probabilities:.1e} in "
             f"their logarithms in {exported.engine}; expected at most {TOLERANCE:.0e}; nothing "
@@ -112,7 +113,7 @@ def compare(network: keras.Model, card: Card, exported: Exported, name: Path) ->
 def difference(expected: NDArray[np.float32], result: NDArray[np.float32]) -> Difference:
     """Return the largest differences between two arrays of probabilities."""
     if not np.isfinite(expected).all():
-        raise ModelError(
+        raise NotConvertibleError(
             "the model gives NaN or infinite probabilities; expected numbers: its weights are "
             "damaged or training diverged"
         )

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -22,7 +24,7 @@ from segfocal.engine.keras_archive import hash_archive
 from segfocal.engine.model_cache import ModelCache, cache_folder, cache_key
 from segfocal.engine.openvino_predictor import OpenVINOPredictor
 from segfocal.engine.predictors import as_predictor
-from segfocal.errors import ModelError
+from segfocal.errors import ModelError, NotConvertibleError, OutputError
 
 SCENE = Path(sf.__file__).parent / "samples" / "north_carolina" / "landsat.tif"
 
@@ -135,19 +137,59 @@ def test_a_model_that_cannot_be_converted_is_tried_once(exports, cache, monkeypa
 
     def refuse(model, place, **_):
         tried.append(model)
-        raise ModelError("unsupported\noperation")
+        raise NotConvertibleError("unsupported\noperation")
 
     monkeypatch.setattr("segfocal.exporting.export", refuse)
     _ = exports.model
     for _ in range(2):
         assert isinstance(in_engine(exports.keras, tell=said.append), sf.FocalUNet)
     assert len(tried) == 1
+    (remembered,) = cache.folder.glob("*.refused")
     assert said[-1] == (
-        "model.keras: runs in Keras, for it cannot be converted to OpenVINO: unsupported operation"
+        "model.keras: runs in Keras, for it cannot be converted to OpenVINO: unsupported operation "
+        f"(found by an earlier run; to have it tried again, remove {remembered})"
     )
-    with pytest.raises(ModelError, match=r"^unsupported operation$"):
+    with pytest.raises(ModelError, match=r"^unsupported operation \(found by an earlier run"):
         in_engine(exports.keras, "openvino")
     assert not list(cache.folder.glob(".making-*"))
+    remembered.unlink()
+    with pytest.raises(ModelError, match=r"^unsupported\noperation$"):
+        in_engine(exports.keras, "openvino")
+    assert len(tried) == 2
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        ModelError("export needs the TensorFlow backend"),
+        OutputError("writing failed"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_a_failure_of_the_moment_is_told_and_tried_again(
+    exports, cache, converter, monkeypatch, failure
+):
+    def fail(model, place, **_):
+        place.write_bytes(b"a part")
+        raise failure
+
+    said = []
+    with monkeypatch.context() as change:
+        change.setattr("segfocal.exporting.export", fail)
+        assert isinstance(in_engine(exports.keras, tell=said.append), sf.FocalUNet)
+        with pytest.raises((ModelError, OutputError)):
+            in_engine(exports.keras, "openvino")
+    assert "runs in Keras, for this time it cannot be run by OpenVINO: " in said[-1]
+    assert isinstance(in_engine(exports.keras), OpenVINOPredictor)
+
+
+def test_a_refusal_that_was_written_in_part_does_not_count(tmp_path):
+    cache = ModelCache(tmp_path)
+    for content in (b"", b"\n", b"\xc3"):
+        (tmp_path / "k.refused").write_bytes(content)
+        assert cache.refusal("k") is None
+    cache.make("k", ".xml", lambda place: place.write_bytes(b"model"))
+    assert cache.find("k", ".xml") is not None
 
 
 def test_a_cache_that_cannot_be_written_costs_speed_only(exports, cache, converter, monkeypatch):
@@ -165,16 +207,155 @@ def test_a_damaged_entry_is_made_again(exports, cache, converter):
     assert len(converter) == 2
 
 
+def test_a_damaged_onnx_entry_is_made_again(exports, cache, converter):
+    exports.path("onnx")
+    first = in_engine(exports.keras, "onnxruntime")
+    (entry,) = cache.folder.glob("*/model.onnx")
+    content = bytearray(entry.read_bytes())
+    content[len(content) // 2] ^= 0x40
+    entry.write_bytes(content)
+    values, valid = tiles(1, 64, 64)
+    again = in_engine(exports.keras, "onnxruntime")
+    assert len(converter) == 2
+    assert (again(values, valid) == first(values, valid)).all()
+
+
+def test_a_good_entry_is_kept_whatever_else_fails(exports, cache, converter, monkeypatch):
+    in_engine(exports.keras)
+    real = engines._load
+
+    def fail(path, precision):
+        raise ModelError("OpenVINO is not installed (libtbb is missing)")
+
+    monkeypatch.setattr(engines, "_load", fail)
+    with pytest.raises(ModelError, match="libtbb"):
+        in_engine(exports.keras, "openvino")
+    monkeypatch.setattr(engines, "_load", real)
+    in_engine(exports.keras)
+    assert len(converter) == 1
+
+
+@pytest.mark.parametrize("is_cached", [False, True])
+def test_without_bfloat16_nothing_is_converted(exports, cache, converter, monkeypatch, is_cached):
+    if is_cached:
+        in_engine(exports.keras)
+    done = len(converter)
+    import openvino
+
+    def abilities(self, device, name):
+        assert (device, name) == ("CPU", "OPTIMIZATION_CAPABILITIES")
+        return ["FP32", "INT8"]
+
+    monkeypatch.setattr(openvino.Core, "get_property", abilities)
+    for _ in range(2):
+        with pytest.raises(ModelError, match="this processor does not compute in bfloat16"):
+            in_engine(exports.keras, precision="bfloat16")
+    in_engine(exports.keras)
+    assert len(converter) == 1
+    assert done == is_cached
+
+
+MAKER = (
+    "import sys, time\n"
+    "from pathlib import Path\n"
+    "from segfocal.engine.model_cache import ModelCache\n"
+    "def convert(place):\n"
+    "    place.write_bytes(b'of the first')\n"
+    "    print('begun', flush=True)\n"
+    "    sys.stdin.readline()\n"
+    "ModelCache(Path(sys.argv[1])).make('k', '.xml', convert)\n"
+)
+
+
+@pytest.fixture
+def other_maker(tmp_path):
+    """Another process that is making the entry ``k``, until it gets a line."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", MAKER, tmp_path],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout.readline() == "begun\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_what_a_killed_run_left_goes_when_the_cache_is_opened_next(tmp_path, other_maker):
+    ModelCache(tmp_path)
+    assert (tmp_path / ".making-k" / "model.xml").is_file()  # its maker lives
+    (tmp_path / ".making-unknown").mkdir()
+    other_maker.send_signal(signal.SIGTERM)
+    other_maker.wait()
+    assert (tmp_path / ".making-k").is_dir()
+    ModelCache(tmp_path)
+    assert not list(tmp_path.glob(".making-*"))
+
+
+@pytest.mark.parametrize("ending", ["done", "killed"])
+def test_who_waits_for_the_conversion_of_another_run_says_so(tmp_path, other_maker, ending):
+    said, found = [], []
+    cache = ModelCache(tmp_path)
+    told = threading.Event()
+
+    def waiting():
+        said.append("waits")
+        told.set()
+
+    def make():
+        own = cache.make("k", ".xml", lambda place: place.write_bytes(b"of mine"), waiting)
+        found.append(own.read_bytes())
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    assert told.wait(60)
+    assert not found
+    if ending == "done":
+        other_maker.stdin.write("\n")
+        other_maker.stdin.flush()
+    else:
+        other_maker.kill()
+    thread.join(60)
+    assert found == [b"of the first" if ending == "done" else b"of mine"]
+    assert said == ["waits"]
+    assert not list(tmp_path.glob(".making-*"))
+
+
+def test_the_waiting_line_names_the_model(exports, cache, converter, monkeypatch):
+    monkeypatch.setattr(model_cache, "_SILENT_SECONDS", 0.05)
+    key = cache_key(hash_archive(exports.keras), ".xml", None)
+    cache.folder.mkdir()
+    said = []
+
+    def tell(text):
+        said.append(text)
+        if "waits" in text:
+            lock.release()
+
+    lock = cache._lock(key)
+    lock.acquire()
+    assert isinstance(in_engine(exports.keras, tell=tell), OpenVINOPredictor)
+    assert said[0] == "model.keras: waits for another run that is preparing it for OpenVINO"
+    assert said[1].startswith("model.keras: is prepared for OpenVINO")
+
+
 def test_what_was_not_used_for_longest_leaves_the_cache(tmp_path, monkeypatch):
     cache = ModelCache(tmp_path)
-    monkeypatch.setattr(model_cache, "LIMIT", 250)
+    monkeypatch.setattr(model_cache, "LIMIT", 2500)
     for age, name in enumerate("abc"):
-        cache.make(name, ".xml", lambda place: place.write_bytes(bytes(100)))
+        cache.make(name, ".xml", lambda place: place.write_bytes(bytes(1000)))
         os.utime(tmp_path / name, (1000 + age, 1000 + age))
     assert cache.find("a", ".xml") is None
     assert cache.find("b", ".xml") is not None  # which was now used
-    cache.make("d", ".xml", lambda place: place.write_bytes(bytes(400)))
+    cache.make("d", ".xml", lambda place: place.write_bytes(bytes(4000)))
     assert [name for name in "abcd" if cache.find(name, ".xml")] == ["d"]
+
+
+def test_downloads_beside_the_entries_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(model_cache, "LIMIT", 2500)
+    (tmp_path / "timm--focalnet").mkdir()
+    (tmp_path / "timm--focalnet" / "model.safetensors").write_bytes(bytes(4000))
+    ModelCache(tmp_path).make("a", ".xml", lambda place: place.write_bytes(bytes(1000)))
+    assert (tmp_path / "timm--focalnet" / "model.safetensors").is_file()
 
 
 def test_the_cache_is_where_the_platform_has_it(monkeypatch):

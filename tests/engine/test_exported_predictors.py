@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 import rasterio
 
 import segfocal as sf
+from segfocal.card_files import CONTENT_HASH
 from segfocal.engine import predictors
 from segfocal.engine.engines import in_engine
 from segfocal.engine.identity import model_identity
@@ -217,6 +219,52 @@ def test_a_truncated_model_is_one_line(exports, tmp_path, format, share):
     assert "\n" not in str(caught.value)
 
 
+def without_hash(found):
+    """Make of an ONNX model one as earlier versions wrote them."""
+    entry = next(entry for entry in found.metadata_props if entry.key == CONTENT_HASH)
+    found.metadata_props.remove(entry)
+    return entry.value
+
+
+@pytest.mark.parametrize("runtime", [ONNXPredictor, OpenVINOPredictor])
+def test_an_onnx_file_with_flipped_bytes_is_refused(exports, tmp_path, runtime):
+    path = shutil.copy(exports.path("onnx"), tmp_path / "m.onnx")
+    if runtime is OpenVINOPredictor:
+        pytest.importorskip("openvino")
+    whole = path.read_bytes()
+    onnx = pytest.importorskip("onnx")
+    for name in ("kernel", "card"):
+        damaged = onnx.load_from_string(whole)
+        if name == "card":  # a class value: the labels would be others
+            (card,) = [entry for entry in damaged.metadata_props if entry.key == "segfocal.card"]
+            card.value = card.value.replace('"value":7', '"value":9')
+            content = damaged.SerializeToString()
+        else:  # in the middle, where the weights are
+            content = bytearray(whole)
+            for place in range(len(whole) // 2, len(whole) // 2 + 40):
+                content[place] ^= 0x40
+        assert content != whole
+        path.write_bytes(content)
+        with pytest.raises(ModelError, match=r"m\.onnx: is damaged, or was changed") as caught:
+            runtime(path)
+        assert "\n" not in str(caught.value)
+        assert "remove segfocal.content_hash from its metadata" in str(caught.value)
+    path.write_bytes(whole)
+    runtime(path)
+
+
+def test_the_hash_in_an_onnx_file_is_of_everything_else(exports, tmp_path):
+    onnx = pytest.importorskip("onnx")
+    found = onnx.load(exports.path("onnx"))
+    kept = without_hash(found)
+    assert kept == hashlib.sha256(found.SerializeToString()).hexdigest()
+    onnx.save(found, tmp_path / "earlier.onnx")  # an earlier version wrote none
+    values = np.full((1, 64, 64, 5), 70, np.float32)
+    valid = np.ones((1, 64, 64), bool)
+    earlier, now = ONNXPredictor(tmp_path / "earlier.onnx"), ONNXPredictor(exports.path("onnx"))
+    assert (earlier(values, valid) == now(values, valid)).all()
+
+
 def test_a_graph_that_the_runtime_refuses_is_one_line(exports, tmp_path):
     xml, _ = copy_openvino(exports, tmp_path)
     content = xml.read_text(encoding="utf-8")
@@ -226,6 +274,7 @@ def test_a_graph_that_the_runtime_refuses_is_one_line(exports, tmp_path):
     assert "\n" not in str(caught.value)
     onnx = pytest.importorskip("onnx")
     found = onnx.load(exports.path("onnx"))
+    without_hash(found)
     next(node for node in found.graph.node if node.op_type == "Softmax").op_type = "Hardmix"
     onnx.save(found, tmp_path / "m.onnx")
     with pytest.raises(ModelError, match=r"m\.onnx: ONNX Runtime cannot load this model \("):
@@ -235,6 +284,7 @@ def test_a_graph_that_the_runtime_refuses_is_one_line(exports, tmp_path):
 def test_a_network_with_other_ports_is_refused(exports, tmp_path):
     onnx = pytest.importorskip("onnx")
     found = onnx.load(exports.path("onnx"))
+    without_hash(found)
     found.graph.output[0].name = "logits"
     last = next(node for node in found.graph.node if "probabilities" in node.output)
     last.output[0] = "logits"
@@ -258,3 +308,25 @@ def test_a_missing_file_is_named(tmp_path):
     for name in ("no.xml", "no.onnx"):
         with pytest.raises(ModelError, match=rf"{name}: no such file"):
             load_model(tmp_path / name)
+
+
+@pytest.mark.parametrize("tiles", [(64, 64), (64, 96)])
+@pytest.mark.parametrize("format", RUNNABLE)
+def test_sweeps_that_take_turns_share_one_model(exports, format, tiles):
+    model = load_model(exports.path(format))
+    channels = len(exports.model.card.channels)
+    array = np.random.default_rng(0).normal(size=(200, 150, channels)).astype("float32")
+
+    def rows(tile):
+        return sf.stream(model, sf.MemoryScan(array), tile=tile, overlap=32, batch_size=2)
+
+    expected = [[found for _, found in rows(tile)] for tile in tiles]
+    running = [rows(tile) for tile in tiles]
+    found = [[], []]
+    while any(len(one) < len(other) for one, other in zip(found, expected, strict=True)):
+        for sweep, one in zip(running, found, strict=True):
+            if (more := next(sweep, None)) is not None:
+                one.append(more[1])
+    for one, other in zip(found, expected, strict=True):
+        for a, b in zip(one, other, strict=True):
+            np.testing.assert_array_equal(a, b)
