@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["possible_classes"]
+__all__ = ["labelled_as", "possible_classes"]
 
 
 def possible_classes(
@@ -36,3 +36,23 @@ def possible_classes(
         possible[..., missing] |= (labels == rest)[..., None]
     possible |= ((labels < 0) | np.isin(labels, missing))[..., None]
     return possible.astype(np.uint8)
+
+
+def labelled_as(
+    annotated: Sequence[int], num_classes: int, *, rest: int | None = 0
+) -> NDArray[np.int64]:
+    """Return which class index the labels of a case show for pixels of each class.
+
+    A class that was looked for is shown as itself. The others are shown as the rest, where that
+    is labelled, and else not at all.
+
+    Args:
+        annotated: Class indices that were looked for.
+        num_classes: Number of classes.
+        rest: Class index of what belongs to no other class, or None.
+
+    Returns:
+        ``(num_classes,)``, -1 for a class whose pixels have no label.
+    """
+    others = rest if rest is not None and rest in annotated else -1
+    return np.array([k if k in annotated else others for k in range(num_classes)])

@@ -65,7 +65,8 @@ def evaluate(
     ``out`` gets one label map per case, ``scores.json``, ``scores.csv`` (a row per case and class)
     and ``scores.html``, the report. Of regions that overlap it also gets their probabilities, as
     ``CASE.probabilities.tif`` or ``.nii.gz``: each region is scored by where these are above one
-    half.
+    half. Intervals (95 %) are from drawing cases again and again; where the spec has ``group_by``,
+    from drawing groups with all their cases, as scans of one patient are not independent.
 
     Args:
         model: A :class:`~segfocal.FocalUNet` or the path of one.
@@ -77,8 +78,10 @@ def evaluate(
             more than ``max_memory``, or 2 GiB when it is left out, they are left out with a note.
         tolerance: Distance within which boundaries count as equal (NSD), in millimetres or units
             of the CRS; left out, the longest side of a pixel of the split.
-        calibration: Measure whether probabilities can be taken at their word: this runs the
-            network over the scans once more. Not of regions that overlap.
+        calibration: Measure whether probabilities can be taken at their word, at the pixels that
+            are scored: this runs the network over the scans once more. Not of regions that
+            overlap. Where not all classes were looked for in a case, what counts is the
+            probability of what its labels show, see :class:`~segfocal.reliability.Reliability`.
         calibrate: Measure that, and store the temperature that fits best in the card of the model,
             which has to be the path of a ``.keras`` file. Probabilities and uncertainties that are
             predicted with it from then on are at that temperature; labels do not change. Take a
@@ -189,6 +192,7 @@ def evaluate(
                 distance_unit=distance_unit(first.scans.image(first.case)),
                 calibration=measured,
                 notes=tuple(notes),
+                group_by=spec.group_by,
             )
             write_scores(pending, evaluation, spec, cases)
     return evaluation

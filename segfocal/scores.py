@@ -66,6 +66,8 @@ class CaseScores:
         not_measured: Why there are no distances, or ``""``.
         unit: ``"hectares"``, ``"millilitres"`` or ``""``.
         pixel_size: Hectares or millilitres of a pixel.
+        group: What the case has in the spec's ``group_by``, such as its patient; None where there
+            is none.
     """
 
     case: str
@@ -76,6 +78,7 @@ class CaseScores:
     not_measured: str = ""
     unit: str = ""
     pixel_size: float = float("nan")
+    group: str | None = None
 
     @property
     def accuracy(self) -> float:
@@ -112,7 +115,9 @@ class CaseScores:
 
 @dataclass(frozen=True)
 class Calibration:
-    """How far probabilities can be taken at their word.
+    """How far probabilities can be taken at their word, at the pixels that are scored.
+
+    Where not every class was looked for, see :class:`~segfocal.reliability.Reliability`.
 
     Attributes:
         error: Expected calibration error over 15 bins of the highest probability.
@@ -157,6 +162,8 @@ class Evaluation:
         distance_unit: Unit of distances.
         calibration: Calibration, if it was asked for.
         notes: What was left out, and why.
+        group_by: Name of the group whose cases belong together, of the spec; None: each case
+            stands for itself.
     """
 
     split: str
@@ -168,6 +175,26 @@ class Evaluation:
     distance_unit: str = ""
     calibration: Calibration | None = None
     notes: tuple[str, ...] = ()
+    group_by: str | None = None
+
+    @property
+    def groups(self) -> list[tuple[str, str]] | None:
+        """What intervals are drawn by, of each case: its group, or itself where it has none.
+
+        None: cases are drawn.
+        """
+        if self.group_by is None:
+            return None
+        return [
+            ("case", one.case) if one.group is None else ("group", one.group) for one in self.cases
+        ]
+
+    @property
+    def drawn(self) -> str:
+        """What intervals are from drawing, with its number: ``"12 cases"``."""
+        if self.groups is None:
+            return f"{len(self.cases)} cases"
+        return f"{len(set(self.groups))} groups of cases (group_by: {self.group_by})"
 
     @property
     def matrix(self) -> NDArray[np.int64]:
@@ -209,31 +236,45 @@ class Evaluation:
         return np.array([case.measures()[measure] for case in self.cases])
 
     def intervals(self) -> dict[str, Interval | None]:
-        """Return 95 % confidence intervals, by drawing cases; None for a single case."""
+        """Return 95 % confidence intervals, by drawing cases; None for a single one.
+
+        Where the spec says by ``group_by`` which cases belong together, such as the scans of a
+        patient, groups are drawn, each with all its cases: they are no independent draws.
+        """
+        groups = self.groups
 
         def interval(score: Score) -> Interval | None:
             matrices = np.array([case.matrix for case in self.cases])
-            return confidence_interval(len(matrices), lambda draw: score(matrices[draw].sum(0)))
+            return confidence_interval(
+                len(matrices), lambda draw: score(matrices[draw].sum(0)), groups=groups
+            )
 
         return {
             "accuracy": interval(accuracy),
             "mean_iou": interval(lambda matrix: mean_over_classes(class_iou(matrix))),
             "mean_dice": interval(lambda matrix: mean_over_classes(class_dice(matrix))),
-            "foreground_dice": confidence_interval(len(self.cases), self._foreground_dice),
+            "foreground_dice": confidence_interval(
+                len(self.cases), self._foreground_dice, groups=groups
+            ),
         }
 
+    def mean_over_cases(self, measure: str, k: int) -> float:
+        """Return the mean of a measure of one class over the cases in which it is finite."""
+        return mean_over_classes(_finite(self.of_cases(measure)[:, k]))
+
     def over_cases(self, measure: str, k: int) -> dict[str, Any]:
-        """Return the mean of a measure of one class over the cases in which it is finite.
+        """Return that mean as JSON has it, rounded, with its 95 % interval as in ``intervals``.
 
         The value has ``mean``, ``interval``, ``cases`` (how many), and ``missed``: in how many it
         is infinite.
         """
         values = self.of_cases(measure)[:, k]
-        finite = np.where(np.isfinite(values), values, np.nan)
-        mean = mean_over_classes(finite)
-        interval = confidence_interval(len(finite), lambda draw: mean_over_classes(finite[draw]))
+        finite = _finite(values)
+        interval = confidence_interval(
+            len(finite), lambda draw: mean_over_classes(finite[draw]), groups=self.groups
+        )
         return {
-            "mean": number(mean),
+            "mean": number(mean_over_classes(finite)),
             "interval": _interval(interval),
             "cases": int(np.isfinite(values).sum()),
             "missed": int(np.isinf(values).sum()),
@@ -258,6 +299,8 @@ class Evaluation:
             "mean_dice": number(self.mean_dice),
             "foreground_dice": number(self.foreground_dice),
             "intervals": intervals,
+            "group_by": self.group_by,
+            "groups": None if self.groups is None else len(set(self.groups)),
             "tolerance": self.tolerance,
             "distance_unit": self.distance_unit,
             "classes": [
@@ -279,6 +322,7 @@ class Evaluation:
     def _case_json(self, case: CaseScores) -> dict[str, Any]:
         return {
             "case": case.case,
+            "group": case.group,
             "pixels": scored_pixels(case.matrix),
             "accuracy": number(case.accuracy),
             "mean_iou": number(case.mean_iou),
@@ -341,6 +385,11 @@ def number(value: float) -> float | None:
 
 def _interval(interval: Interval | None) -> list[float | None] | None:
     return None if interval is None else [number(bound) for bound in interval]
+
+
+def _finite(values: Array) -> Array:
+    """Return values with NaN in place of infinite ones."""
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _pooled(cases: Sequence[CaseScores]) -> NDArray[np.int64]:

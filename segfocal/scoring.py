@@ -77,7 +77,8 @@ def score_case(
             hd95[k], nsd[k] = distances.hausdorff(95), distances.surface_dice(tolerance)
             average[k] = distances.average()
     unit, size = measure or ("", float("nan"))
-    return CaseScores(case, matrix, hd95, nsd, average, why, unit, size)
+    group = None if spec.group_by is None else readers[0].case.groups.get(spec.group_by)
+    return CaseScores(case, matrix, hd95, nsd, average, why, unit, size, group)
 
 
 class _Surfaces:
@@ -193,7 +194,11 @@ def count_probabilities(
     readers: Sequence[RegionReader],
     stretches: Iterable[tuple[Window, NDArray[np.float32]]],
 ) -> None:
-    """Count the probabilities of a case, as they come, where its regions have labels.
+    """Count the probabilities of a case, as they come, at the pixels that are scored.
+
+    Where the case lists its annotated classes, pixels that are taken for another one are left
+    out, as :func:`score_case` leaves them out; how the others count:
+    :class:`~segfocal.reliability.Reliability`.
 
     Args:
         reliability: Where they are counted.
@@ -215,7 +220,7 @@ def count_probabilities(
                 )
                 part, truth = probabilities[inside], reader.read(block)[2]
                 truth[np.isnan(part[..., 0])] = IGNORE_INDEX
-                reliability.add(part, truth)
+                reliability.add(part, truth, reader.labelled_as)
 
 
 def calibration_of(reliability: Reliability) -> Calibration:
@@ -223,10 +228,10 @@ def calibration_of(reliability: Reliability) -> Calibration:
     with np.errstate(invalid="ignore"):
         confidence: Any = reliability.confidence / reliability.pixels
         right: Any = reliability.right / reliability.pixels
-    probabilities, truth = reliability.sample
-    temperature = best_temperature(probabilities, truth)
+    probabilities, truth, shown = reliability.sample
+    temperature = best_temperature(probabilities, truth, shown)
     with_it = Reliability()
-    with_it.add(scaled(probabilities, temperature), truth)
+    with_it.add(scaled(probabilities, temperature), truth, shown)
     return Calibration(
         reliability.error, temperature, confidence, right, reliability.pixels, with_it.error
     )

@@ -7,6 +7,11 @@ for agreement. Distances are between centres of boundary pixels.
 
 Points are found block by block, and nearest ones with a tree: memory goes with the surface, not
 with the volume.
+
+A distance is that of whole steps: positions are subtracted as whole numbers and multiplied by the
+spacing then, or two pixels side by side would be more than a pixel apart, by rounding, in one place
+and less in another. A distance is within a tolerance that it exceeds by at most
+:data:`ROUNDING` of it.
 """
 
 from __future__ import annotations
@@ -18,10 +23,20 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-__all__ = ["SurfaceDistances", "boundary_pixels", "distances_between", "surface_distances"]
+__all__ = [
+    "ROUNDING",
+    "SurfaceDistances",
+    "boundary_pixels",
+    "distances_between",
+    "surface_distances",
+]
 
 BYTES_PER_POINT = 200
 """About what a boundary pixel takes: coordinates as integers and floats, tree, distance."""
+
+ROUNDING = 1e-6
+"""Share of a tolerance by which a distance may be above it and is within it still: far above the
+rounding of a float32 header (6e-8), far below any difference between distances of whole pixels."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +66,17 @@ class SurfaceDistances:
     def surface_dice(self, tolerance: float) -> float:
         """Return NSD: the share of all boundary pixels within a tolerance of the other surface.
 
-        Nikolov et al. 2021, with boundary pixels in place of surface elements.
+        Nikolov et al. 2021, with boundary pixels in place of surface elements. A distance that is
+        equal to the tolerance is within it, see :data:`ROUNDING`.
+
+        Args:
+            tolerance: In units of the spacing, 0 or more.
         """
         if self._neither:
             return float("nan")
         within = sum(
-            int((distances <= tolerance).sum()) for distances in (self.to_found, self.to_reference)
+            int((distances <= tolerance * (1 + ROUNDING)).sum())
+            for distances in (self.to_found, self.to_reference)
         )
         return within / (len(self.to_found) + len(self.to_reference))
 
@@ -100,13 +120,20 @@ def distances_between(
 ) -> SurfaceDistances:
     """Return the distances between two sets of pixels.
 
+    They do not depend on where the sets lie, only on how they lie to each other.
+
     Args:
-        reference: Positions in pixels, ``(n, axes)``.
-        found: Positions in pixels, ``(m, axes)``.
+        reference: Positions in whole pixels, ``(n, axes)``.
+        found: Positions in whole pixels, ``(m, axes)``.
         spacing: Pixel size along each axis.
     """
-    points = [np.asarray(pixels, np.float64) * np.asarray(spacing) for pixels in (reference, found)]
-    return SurfaceDistances(_nearest(*points), _nearest(*reversed(points)))
+    if not len(reference) or not len(found):
+        return SurfaceDistances(np.full(len(reference), np.inf), np.full(len(found), np.inf))
+    # Which of two neighbours is nearer may be a matter of rounding: it is the same everywhere.
+    origin = np.minimum(reference.min(0), found.min(0))
+    here, there = np.subtract(reference, origin), np.subtract(found, origin)
+    sides = np.asarray(spacing, np.float64)
+    return SurfaceDistances(_nearest(here, there, sides), _nearest(there, here, sides))
 
 
 def surface_distances(
@@ -141,10 +168,13 @@ def surface_distances(
     return distances_between(sets[0], sets[1], spacing or (1.0,) * reference.ndim)
 
 
-def _nearest(points: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not len(points) or not len(others):
-        return np.full(len(points), np.inf)
-    distances, _ = cKDTree(others).query(points)
+def _nearest(
+    pixels: NDArray[np.integer], others: NDArray[np.integer], sides: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Return the distance from each pixel to the nearest of the others."""
+    _, nearest = cKDTree(others * sides).query(pixels * sides)
+    steps = pixels - others[nearest]
+    distances: NDArray[np.float64] = np.linalg.norm(steps * sides, axis=-1)
     return distances
 
 

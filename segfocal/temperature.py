@@ -23,15 +23,21 @@ RANGE = (0.05, 20.0)
 
 
 def best_temperature(
-    probabilities: NDArray[np.floating], truth: NDArray[np.integer]
+    probabilities: NDArray[np.floating],
+    truth: NDArray[np.integer],
+    shown: NDArray[np.integer] | None = None,
 ) -> float | None:
     """Return the temperature T for which ``p^(1/T)``, normalised, fits the truth best.
 
-    What is minimised is the cross-entropy. Above 1, the model is too sure of itself.
+    What is minimised is the cross-entropy. Above 1, the model is too sure of itself. Where labels
+    show several classes as one, its probability is their sum; where they do not show a class, the
+    others' are divided by their sum. The temperature is that of all classes still.
 
     Args:
         probabilities: ``(pixels, num_classes)``.
-        truth: Class indices ``(pixels,)``.
+        truth: Class indices ``(pixels,)``, as labels show them.
+        shown: What labels show each class as, ``(num_classes,)`` or ``(pixels, num_classes)``,
+            see :func:`segfocal.annotated.labelled_as`; left out, every class as itself.
 
     Returns:
         A number within :data:`RANGE`; None without pixels. At its ends there is none that fits:
@@ -40,11 +46,19 @@ def best_temperature(
     if not len(truth):
         return None
     logits = np.log(np.maximum(np.asarray(probabilities, np.float64), LEAST))
+    own = np.arange(logits.shape[-1])
+    shown = np.broadcast_to(own if shown is None else shown, logits.shape)
+    certain = bool((shown == own).all())
     chosen = logits[np.arange(len(truth)), truth]
+    meant, known = shown == truth[:, None], shown >= 0
 
     def cost(log_temperature: float) -> float:
         beta = np.exp(-log_temperature)
-        return float((logsumexp(beta * logits, axis=-1) - beta * chosen).mean())
+        scores = beta * logits
+        if certain:
+            return float((logsumexp(scores, axis=-1) - beta * chosen).mean())
+        of_truth = logsumexp(np.where(meant, scores, -np.inf), axis=-1)
+        return float((logsumexp(np.where(known, scores, -np.inf), axis=-1) - of_truth).mean())
 
     bounds = (np.log(RANGE[0]), np.log(RANGE[1]))
     found = minimize_scalar(cost, bounds=bounds, method="bounded", options={"xatol": 1e-4})

@@ -5,16 +5,19 @@ from __future__ import annotations
 import csv
 import json
 import math
+from fractions import Fraction
 from pathlib import Path
 
 import nibabel
 import numpy as np
 import pytest
 import rasterio
-from scored import VALUES, Reading, dataset, write_scene
+from scipy.optimize import minimize
+from scored import VALUES, Reading, dataset, write_scene, write_volume
 from sklearn.metrics import confusion_matrix
 
 import segfocal as sf
+from segfocal.cli.score_table import print_scores
 from segfocal.data.reading import BLOCK
 from segfocal.errors import GeometryError, OutputExistsError
 
@@ -34,8 +37,8 @@ def pair(folder, spec, case, window=...):
     return np.where(unknown, -1, truth)[window], np.where(unknown, -1, found)[window]
 
 
-def surface(labels, value, spacing):
-    """Return the boundary pixels of a class, one by one, in units of the spacing."""
+def surface(labels, value):
+    """Return the positions of the boundary pixels of a class, found one by one."""
     points = []
     for place in np.argwhere(labels == value):
         for axis in range(labels.ndim):
@@ -45,16 +48,27 @@ def surface(labels, value, spacing):
                 beyond = not 0 <= there[axis] < labels.shape[axis]
                 if beyond or labels[tuple(there)] not in (-1, value):
                     points.append(tuple(place))
-    return np.array(sorted(set(points))) * np.array(spacing)
+    return np.array(sorted(set(points)))
 
 
 def slow_distances(truth, found, value, spacing, tolerance):
-    a, b = surface(truth, value, spacing), surface(found, value, spacing)
-    apart = np.sqrt(((a[:, None] - b[None]) ** 2).sum(-1))
-    there, back = apart.min(1), apart.min(0)
-    hd95 = max(np.percentile(there, 95), np.percentile(back, 95))
-    nsd = ((there <= tolerance).sum() + (back <= tolerance).sum()) / (len(a) + len(b))
-    return hd95, nsd, np.concatenate([there, back]).mean()
+    """Return HD95, NSD and average, compared as whole numbers: squares in a fraction of a unit.
+
+    Args:
+        truth, found: Class values, -1 where unknown.
+        value: The class.
+        spacing, tolerance: As decimal text.
+    """
+    sides, within = [Fraction(side) for side in spacing], Fraction(tolerance)
+    scale = math.lcm(within.denominator, *(side.denominator for side in sides))
+    whole = np.array([int(side * scale) for side in sides])
+    a, b = surface(truth, value), surface(found, value)
+    squares = (((a[:, None] - b[None]) * whole) ** 2).sum(-1)
+    there, back = squares.min(1), squares.min(0)
+    hd95 = max(np.percentile(np.sqrt(one) / scale, 95) for one in (there, back))
+    both = np.concatenate([there, back])
+    nsd = (both <= int(within * scale) ** 2).sum() / len(both)
+    return hd95, nsd, (np.sqrt(both) / scale).mean()
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
@@ -63,10 +77,10 @@ def test_every_score_is_that_of_the_whole_arrays(tmp_path, monkeypatch, ndim, re
     monkeypatch.setitem(BLOCK, ndim, 7)  # many blocks, which no result may show
     spec, _ = dataset(tmp_path, ndim, regions=regions)
     out = tmp_path / "out"
-    tolerance = 2.5 if ndim == 3 else 15.0
-    result = sf.evaluate(Reading(ndim), spec, out=out, tolerance=tolerance)
+    tolerance = "2.5" if ndim == 3 else "15"
+    result = sf.evaluate(Reading(ndim), spec, out=out, tolerance=float(tolerance))
     rows = (slice(None),) * (ndim - 2) + (slice(3, 15),)
-    spacing = (10.0, 10.0) if ndim == 2 else (1.0, 1.5, 3.0)
+    spacing = ("10", "10") if ndim == 2 else ("1", "1.5", "3")
     for scores in result.cases:
         truth, found = pair(out, spec, scores.case, rows if regions else ...)
         known = truth >= 0
@@ -87,6 +101,26 @@ def test_every_score_is_that_of_the_whole_arrays(tmp_path, monkeypatch, ndim, re
         assert predicted.tolist() == pytest.approx((expected.sum(0) * size).tolist())
     assert result.matrix.tolist() == sum(s.matrix for s in result.cases).tolist()
     assert result.distance_unit == ("m" if ndim == 2 else "mm")
+
+
+@pytest.mark.parametrize("sides", [("0.977", "0.977", "3.27"), ("0.7", "0.7", "0.7")])
+def test_at_the_default_tolerance_a_step_of_one_pixel_is_none(tmp_path, sides):
+    spec, arrays = dataset(tmp_path, 3, cases=2)
+    for number, (name, (_, truth)) in enumerate(arrays.items()):
+        moved = np.roll(truth, 1, axis=number)
+        write_volume(tmp_path / f"{name}_image.nii.gz", moved.astype(np.float32), map(float, sides))
+        write_volume(tmp_path / f"{name}_labels.nii.gz", truth, map(float, sides))
+    result = sf.evaluate(Reading(3), spec, out=tmp_path / "out")
+    assert result.tolerance == pytest.approx(float(sides[2]), rel=1e-6)
+    for case in result.cases:
+        truth, found = pair(tmp_path / "out", spec, case.case)
+        for k, value in enumerate(VALUES[3]):
+            if value:
+                slow = slow_distances(truth, found, value, sides, sides[2])
+                assert case.nsd[k] == slow[1]
+                assert (case.hd95[k], case.surface_distance[k]) == pytest.approx(
+                    slow[::2], rel=1e-6
+                )
 
 
 def test_the_files_say_what_the_object_says(tmp_path):
@@ -182,6 +216,97 @@ def test_probabilities_are_counted_over_the_regions(tmp_path, monkeypatch):
     written = json.loads((tmp_path / "out" / "scores.json").read_text())["calibration"]
     assert written["ece"] == pytest.approx(error, abs=1e-4)
     assert "too sure of itself" in (tmp_path / "out" / "scores.html").read_text()
+
+
+def slow_calibration(spec, arrays, hidden):
+    """Return ECE and temperature where labels show a class as background, or leave it out."""
+    values, parts = VALUES[spec.ndim], []
+    for name, (scan, _) in arrays.items():
+        probabilities = Reading(spec.ndim, 2.0)(scan[..., None], None).astype(float)
+        truth = read(spec.path(spec.case(name).labels))
+        known = np.isin(truth, values[:2]) & ~np.isnan(scan)
+        known &= np.array(values)[probabilities.argmax(-1)] != hidden
+        parts.append((probabilities[known], (truth[known] == values[1]).astype(int)))
+    probabilities, truth = map(np.concatenate, zip(*parts, strict=True))
+    taken = probabilities.argmax(-1)
+    assert set(taken) == {0, 1}
+
+    def shown(temperature):
+        warm = probabilities ** (1 / temperature)
+        first = warm[:, 0] + (warm[:, 2] if 0 in values else 0)
+        return np.stack([first, warm[:, 1]], -1) / (first + warm[:, 1])[:, None]
+
+    def cost(parameters):
+        return -np.log(np.take_along_axis(shown(np.exp(parameters[0])), truth[:, None], 1)).mean()
+
+    confidence = np.take_along_axis(shown(1.0), taken[:, None], 1)[:, 0]
+    place, gaps = np.ceil(confidence * 15), (taken == truth) - confidence
+    error = sum(abs(gaps[place == k].sum()) for k in range(1, 16)) / len(truth)
+    return error, np.exp(minimize(cost, [0.0], method="Nelder-Mead", tol=1e-9).x[0])
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_calibration_counts_the_pixels_that_are_scored(tmp_path, ndim):
+    spec, arrays = dataset(tmp_path, ndim)
+    whole = sf.evaluate(Reading(ndim, 2.0), spec, out=tmp_path / "whole", calibration=True)
+    hidden = VALUES[ndim][2]
+    if ndim == 3:  # nobody drew it, so that it is background in the labels
+        for name, (_, truth) in arrays.items():
+            write_volume(tmp_path / f"{name}_labels.nii.gz", np.where(truth == hidden, 0, truth))
+    text = (tmp_path / "spec.yaml").read_text()
+    for end in ("labels.tif", "labels.nii.gz"):
+        text = text.replace(f"{end}}}", f"{end}, annotated: [field, 'wood & <meadow>']}}")
+    (tmp_path / "spec.yaml").write_text(text)
+    spec = sf.load_spec(tmp_path / "spec.yaml")
+    part = sf.evaluate(Reading(ndim, 2.0), spec, out=tmp_path / "part", calibration=True)
+    for result in (whole, part):
+        counted = result.calibration
+        assert counted.pixels.sum() == result.matrix.sum()
+        right = np.nansum(counted.right * counted.pixels)
+        assert right == pytest.approx(np.trace(result.matrix))
+    assert part.matrix.sum() < whole.matrix.sum()
+    error, temperature = slow_calibration(spec, arrays, hidden)
+    assert part.calibration.error == pytest.approx(error, abs=1e-4)
+    assert part.calibration.temperature == pytest.approx(temperature, rel=1e-3)
+    assert temperature < 10, "classes that are not labelled are no mistakes"
+
+
+def test_scans_of_one_patient_are_drawn_together(tmp_path, capsys):
+    """Each patient has the same scan twice, which says no more than once."""
+    spec, _ = dataset(tmp_path, 3, cases=4, shape=(11, 12, 9))
+    once = sf.evaluate(Reading(3), spec, out=tmp_path / "once", distances=False)
+    text = (tmp_path / "spec.yaml").read_text()
+    lines, names = [], []
+    for line in text.splitlines():
+        if not line.startswith("  - {id: case"):
+            lines.append(line)
+            continue
+        name = line.split()[2].rstrip(",")
+        for copy in "ab":
+            names.append(f"{name}{copy}")
+            group = f", groups: {{patient: p{name}}}}}"
+            lines.append(
+                line.replace(f"id: {name},", f"id: {name}{copy},").removesuffix("}") + group
+            )
+    test = ", ".join(f"{{case: {name}}}" for name in names)
+    lines[-1] = f"  test: [{test}]"
+    (tmp_path / "spec.yaml").write_text("\n".join([*lines, "group_by: patient", ""]))
+    spec = sf.load_spec(tmp_path / "spec.yaml")
+    twice = sf.evaluate(Reading(3), spec, out=tmp_path / "out", distances=False)
+    assert len(twice.cases) == 8
+    for name, interval in once.intervals().items():
+        assert twice.intervals()[name] == pytest.approx(interval)
+    dice = twice.over_cases("dice", 1)
+    assert dice["interval"] == pytest.approx(once.over_cases("dice", 1)["interval"])
+    written = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert (written["group_by"], written["groups"]) == ("patient", 4)
+    assert [case["group"] for case in written["cases"][1:3]] == ["pcase0", "pcase1"]
+    said = "from drawing 4 groups of cases (group_by: patient) again and again"
+    assert said in (tmp_path / "out" / "scores.html").read_text()
+    print_scores(twice)
+    assert said in capsys.readouterr().out
+    print_scores(once)
+    assert "from drawing 4 cases again and again" in capsys.readouterr().out
 
 
 def test_distances_that_take_too_much_memory_are_left_out_with_the_reason(tmp_path, monkeypatch):

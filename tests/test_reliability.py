@@ -9,6 +9,7 @@ import pytest
 from scipy.special import softmax
 
 from segfocal import reliability
+from segfocal.annotated import labelled_as
 from segfocal.reliability import Reliability
 from segfocal.temperature import best_temperature
 
@@ -86,6 +87,59 @@ def test_the_sample_is_bounded_and_even(monkeypatch):
     for number in range(10):  # of very different sizes
         size = 100 if number % 2 else 3000
         counted.add(np.tile([0.5, 0.5], (size, 1)), np.full(size, number % 2))
-    probabilities, truth = counted.sample
+    probabilities, truth, shown = counted.sample
+    assert (shown == [0, 1]).all()
     assert probabilities.shape == (1000, 2)
     assert truth.mean() == pytest.approx(500 / 15_500, abs=0.02)
+
+
+HIDDEN = {
+    "shown as the rest": ([0, 2, 3], 0),
+    "not labelled": ([1, 2, 3], None),
+    "neither it nor the rest labelled": ([2, 3], 0),
+}
+
+
+@pytest.mark.parametrize(("annotated", "rest"), HIDDEN.values(), ids=HIDDEN)
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_classes_that_nobody_looked_for_change_neither_error_nor_temperature(
+    annotated, rest, temperature
+):
+    logits, truth = drawn(60_000)
+    shown = labelled_as(annotated, 4, rest=rest)
+    truth = np.append(shown, -1)[truth]
+    counted = Reliability()
+    true = softmax(logits, -1)
+    counted.add(true, truth, shown)
+    assert counted.error < 0.01
+    # Pixels and right ones are those of the scores.
+    scored = (truth >= 0) & np.isin(true.argmax(-1), annotated)
+    assert counted.pixels.sum() == scored.sum() < len(truth)
+    assert counted.right.sum() == (scored & (true.argmax(-1) == truth)).sum()
+
+    spoilt = Reliability()
+    spoilt.add(softmax(logits / temperature, -1), truth, shown)
+    assert best_temperature(*spoilt.sample) == pytest.approx(1 / temperature, rel=0.04)
+    if temperature != 1:
+        assert spoilt.error > 5 * counted.error
+
+
+def test_confidences_are_those_of_what_labels_show():
+    probabilities = np.array([
+        [0.5, 0.2, 0.3, 0.0],  # the rest: with class 1, which labels do not show
+        [0.3, 0.2, 0.5, 0.0],  # class 2
+        [0.2, 0.6, 0.2, 0.0],  # class 1: nobody looked for it
+        [0.3, 0.2, 0.1, 0.4],  # class 3, although the rest and class 1 have more together
+    ])  # fmt: skip
+    truth = np.array([0, 0, 0, 3])
+    counted = Reliability(bins=10)
+    counted.add(probabilities, truth, labelled_as([0, 2, 3], 4))
+    assert counted.pixels.tolist() == [0, 0, 0, 1, 1, 0, 1, 0, 0, 0]
+    assert counted.right.tolist() == [0, 0, 0, 1, 0, 0, 1, 0, 0, 0]
+    assert counted.confidence.sum() == pytest.approx(0.7 + 0.5 + 0.4)
+    without = Reliability(bins=10)
+    without.add(probabilities, truth, labelled_as([0, 2, 3], 4, rest=None))
+    assert without.confidence.sum() == pytest.approx(0.5 / 0.8 + 0.5 / 0.8 + 0.4 / 0.8)
+    mixed = Reliability(bins=10)  # pixel by pixel
+    mixed.add(probabilities, truth, np.tile(labelled_as([0, 2, 3], 4), (4, 1)))
+    assert mixed.confidence.tolist() == pytest.approx(counted.confidence.tolist())

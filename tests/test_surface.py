@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -138,3 +139,100 @@ def test_unknown_pixels_make_no_boundary_and_the_edge_of_the_scan_does():
 def test_masks_of_other_shapes_are_refused():
     with pytest.raises(ValueError, match="expected equal ones"):
         surface_distances(np.ones((2, 3), bool), np.ones((3, 2), bool))
+
+
+SPACINGS = ("0.977", "0.1", "3.27", "28.5", "9.998", "0.3", "0.0485", "0.00008983152841195215")
+
+
+def exact_shares(reference, found, spacing, tolerances):
+    """Return the share of boundary pixels within each tolerance, in fractions.
+
+    Args:
+        reference, found: Masks.
+        spacing: Pixel size along each axis, as text.
+        tolerances: Fractions.
+    """
+    sides = [Fraction(side) for side in spacing]
+    scale = math.lcm(*(side.denominator for side in sides))
+    whole = [int(side * scale) for side in sides]
+    a, b = brute(reference), brute(found)
+    squares = sum(
+        (a[:, None, axis] - b[None, :, axis]).astype(object) ** 2 * side**2
+        for axis, side in enumerate(whole)
+    )
+    nearest = [*squares.min(1), *squares.min(0)]
+    return [
+        sum(square <= (tolerance * scale) ** 2 for square in nearest) / len(nearest)
+        for tolerance in tolerances
+    ]
+
+
+@pytest.mark.parametrize("side", SPACINGS)
+def test_a_distance_equal_to_the_tolerance_is_within_it_wherever_it_lies(side):
+    mask = np.zeros((90, 90), bool)
+    mask[10:30, 12:32] = True
+    for steps, moved in ((1, (1, 0)), (3, (0, 3)), (5, (3, 4))):
+        spacing = (float(side),) * 2
+        tolerance = float(side) * steps
+        found = []
+        for place in (0, 1, 7, 30, 49):
+            there = np.roll(mask, (place, place), (0, 1))
+            distances = surface_distances(there, np.roll(there, moved, (0, 1)), spacing)
+            assert distances.surface_dice(tolerance) == 1
+            assert distances.hausdorff(100) == pytest.approx(tolerance, rel=1e-15)
+            found.append((distances.hausdorff(95), distances.average()))
+        assert len(set(found)) == 1, "not a bit may depend on the place"
+        assert distances.surface_dice(tolerance * (1 - 1e-5)) < 1
+
+
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [
+        ((17, 23), ("0.977", "0.977")),
+        ((20, 15), ("0.1", "3.27")),
+        ((7, 9, 8), ("3.3", "0.7", "0.7")),
+    ],
+)
+def test_nsd_is_that_of_fractions(shape, spacing):
+    for seed in (1, 7):
+        reference, found = blobs(shape, seed, 0.6), blobs(shape, seed + 1, 0.6)
+        steps = (0, 1, 2, 3, 5)
+        tolerances = [Fraction(side) * n for side in sorted(set(spacing)) for n in steps]
+        exact = exact_shares(reference, found, spacing, tolerances)
+        distances = surface_distances(reference, found, tuple(map(float, spacing)))
+        assert [distances.surface_dice(float(one)) for one in tolerances] == exact
+        assert len(set(exact)) >= 3
+
+
+@pytest.mark.filterwarnings("ignore:monai.metrics.utils:FutureWarning")
+@pytest.mark.parametrize("side", ["0.977", "3.27", "28.5"])
+def test_monai_counts_the_same_pixels_at_a_tolerance_of_one_pixel(side):
+    metrics = pytest.importorskip("monai.metrics")
+    torch = pytest.importorskip("torch")
+    reference = blobs((40, 41), 3, 0.6)
+    found = np.roll(reference, 1, 0) | blobs((40, 41), 4, 1.5)
+    pair = [torch.from_numpy(mask[None, None].astype("float32")) for mask in (found, reference)]
+    spacing = [float(side)] * 2
+    # MONAI's distances are rounded to float32.
+    nsd = metrics.compute_surface_dice(
+        *pair, [float(side) * (1 + 1e-6)], include_background=True, spacing=spacing
+    )
+    mine = surface_distances(reference, found, tuple(spacing)).surface_dice(float(side))
+    assert mine == pytest.approx(float(nsd), rel=1e-6)
+    assert 0.2 < mine < 0.99
+
+
+def test_of_neighbours_that_are_equally_far_the_same_is_taken_everywhere():
+    # Three steps along one axis are one along the other, but not to the last bit.
+    spacing = (0.1, 0.3)
+    masks = blobs((40, 30), 3, 0.6), blobs((40, 30), 4, 0.8)
+    found = []
+    for place in ((0, 0), (1, 2), (57, 11), (830, 411)):
+        wide = np.zeros((2, 900, 500), bool)
+        at = tuple(
+            slice(start + 2, start + 2 + side) for start, side in zip(place, (40, 30), strict=True)
+        )
+        wide[0][at], wide[1][at] = masks
+        distances = surface_distances(*wide, spacing)
+        found.append((distances.to_found.tobytes(), distances.to_reference.tobytes()))
+    assert len(set(found)) == 1

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from segfocal.cli.console import OVERWRITE, PATH, ROOT, progress_bar, tell, tiling_options
-from segfocal.cli.score_table import print_scores
+from segfocal.cli.score_table import print_notes, print_scores
 
 
 @click.command()
@@ -89,6 +89,5 @@ def evaluate(
         click.echo(json.dumps(result.as_json(), indent=2))
         return
     print_scores(result)
-    for note in result.notes:
-        click.echo(f"note: {note}")
+    print_notes(result)
     click.echo(f"report: {output / 'scores.html'}")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from segfocal.rounding import significant
+
 if TYPE_CHECKING:
     from segfocal.scores import Evaluation
 
-__all__ = ["print_scores"]
+__all__ = ["print_notes", "print_scores"]
 
 
 def print_scores(result: Evaluation) -> None:
@@ -20,12 +23,13 @@ def print_scores(result: Evaluation) -> None:
     head = f"{'':{width}}{'IoU':>8}{'Dice':>8}{'prec.':>8}{'recall':>8}"
     head += f"{'HD95':>10}{'NSD':>8}" if measured else ""
     click.echo(f"{head}{'pixels':>14}")
-    for row in scores["classes"]:
+    for k, row in enumerate(scores["classes"]):
         line = f"{row['name']:{width}}"
         line += "".join(f"{_text(row[name]):>8}" for name in ("iou", "dice", "precision", "recall"))
         if measured:
-            over = row["over_cases"]
-            line += f"{_text(over['hd95']['mean'], 2):>10}{_text(over['nsd']['mean']):>8}"
+            hd95 = result.mean_over_cases("hd95", k)  # in JSON it has six digits after the point
+            line += f"{'-' if math.isnan(hd95) else significant(hd95):>10}"
+            line += f"{_text(row['over_cases']['nsd']['mean']):>8}"
         click.echo(f"{line}{row['pixels']:>14}")
     line = f"{'mean':{width}}{_text(scores['mean_iou']):>8}{_text(scores['mean_dice']):>8}"
     line += " " * (34 if measured else 16)
@@ -35,6 +39,8 @@ def print_scores(result: Evaluation) -> None:
     if result.background is not None:
         over = "case" if cases == 1 else f"{cases} cases"
         click.echo(f"foreground Dice over {over} {_with_interval(scores, 'foreground_dice')}")
+    if scores["intervals"]["accuracy"] is not None:
+        click.echo(f"intervals: from drawing {result.drawn} again and again")
     if measured:
         click.echo(
             f"HD95 in {result.distance_unit}, NSD within {result.tolerance:g} "
@@ -47,6 +53,12 @@ def print_scores(result: Evaluation) -> None:
             f"calibration error {_text(calibration['ece'])}, best temperature {temperature} (error "
             f"at that temperature {_text(calibration['ece_with_temperature'])})"
         )
+
+
+def print_notes(result: Evaluation) -> None:
+    """Print what was left out of the scores, and why."""
+    for note in result.notes:
+        click.echo(f"note: {note}")
 
 
 def _with_interval(scores: dict[str, Any], name: str) -> str:

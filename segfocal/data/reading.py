@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from segfocal.annotated import possible_classes
+from segfocal.annotated import labelled_as, possible_classes
 from segfocal.card import IGNORE_INDEX, Normalization
 from segfocal.data.cases import Case
 from segfocal.data.channels import match_channels, usable_pixels
@@ -142,6 +142,14 @@ class RegionReader:
         """Whether a class index says all that is known of a pixel, in this case."""
         return all(self.annotated) and not self.table.overlapping
 
+    @property
+    def labelled_as(self) -> NDArray[np.int64]:
+        """What labels of the case show each class as, see :func:`segfocal.annotated.labelled_as`.
+
+        Of exclusive classes.
+        """
+        return labelled_as(self._looked_for, len(self.annotated), rest=self._rest)
+
     def known_classes(self, labels: NDArray[np.int32]) -> NDArray[np.int8]:
         """Return what label indices say of each class, as the losses take it.
 
@@ -153,19 +161,26 @@ class RegionReader:
             :func:`segfocal.annotated.possible_classes`; of regions 1 inside, 0 outside and
             ``IGNORE_INDEX`` where it is unknown or the region was not looked for in this case.
         """
-        looked_for = [k for k, known in enumerate(self.annotated) if known]
+        looked_for = self._looked_for
         if self.table.overlapping:
             said = self.table.members.astype(np.int8)
             said[:, [k for k in range(len(self.annotated)) if k not in looked_for]] = IGNORE_INDEX
             nothing = np.full((1, len(self.annotated)), IGNORE_INDEX, np.int8)
             said = np.concatenate([said, nothing])
         else:
-            rest = next((k for k, one in enumerate(self.spec.classes) if one.value == 0), None)
             every = np.array([*range(len(self.annotated)), IGNORE_INDEX])
-            possible = possible_classes(every, looked_for, len(self.annotated), rest=rest)
+            possible = possible_classes(every, looked_for, len(self.annotated), rest=self._rest)
             said = possible.astype(np.int8)
         # The last row is that of IGNORE_INDEX.
         return said[labels]
+
+    @property
+    def _looked_for(self) -> list[int]:
+        return [k for k, known in enumerate(self.annotated) if known]
+
+    @property
+    def _rest(self) -> int | None:
+        return next((k for k, one in enumerate(self.spec.classes) if one.value == 0), None)
 
     def _kept(self, scan: Scan, what: str) -> Scan:
         return scan if self.cache is None else CachedScan(scan, self.cache, (what, self.case.id))

@@ -102,7 +102,11 @@ def _summary(evaluation: Evaluation) -> str:
     if evaluation.calibration is not None:
         error = text_of(evaluation.calibration.error)
         tiles += f'<div class="tile"><span>calibration error</span><b>{error}</b></div>'
-    return f'<div class="tiles">{tiles}</div>'
+    note = ""
+    if intervals["accuracy"] is not None:
+        text = f"Intervals (95 %): from drawing {evaluation.drawn} again and again."
+        note = f'<p class="note">{escape(text)}</p>'
+    return f'<div class="tiles">{tiles}</div>{note}'
 
 
 def _range(interval: Interval | None) -> str:
@@ -129,14 +133,13 @@ def _class_table(evaluation: Evaluation, spec: DatasetSpec) -> str:
         row = [name_cell(label.name, label.color), count_cell(int(pixels[k]))]
         row += [score_cell(float(values[k])) for values in pooled]
         if several:
-            row.append(score_cell(evaluation.over_cases("dice", k)["mean"]))
+            row.append(score_cell(evaluation.mean_over_cases("dice", k)))
         if measured:
-            hd95 = evaluation.over_cases("hd95", k)
             row += [
-                score_cell(hd95["mean"], 2),
-                score_cell(evaluation.over_cases("nsd", k)["mean"]),
+                score_cell(evaluation.mean_over_cases("hd95", k), None),
+                score_cell(evaluation.mean_over_cases("nsd", k)),
+                count_cell(evaluation.over_cases("hd95", k)["missed"]),
             ]
-            row.append(count_cell(hd95["missed"]))
         rows.append(row)
     note = "IoU to recall: over the pixels of all cases."
     if measured:
@@ -166,7 +169,7 @@ def _case_table(evaluation: Evaluation) -> str:
             *(score_cell(float(dice[k])) for k in shown),
         ]
         if measured:
-            row += [score_cell(float(case.hd95[k]), 2) for k in shown]
+            row += [score_cell(float(case.hd95[k]), None) for k in shown]
         rows.append(row)
     return table(columns, rows, name="cases")
 

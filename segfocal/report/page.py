@@ -8,6 +8,7 @@ from html import escape
 
 from segfocal.card import LabelClass
 from segfocal.report.assets import SCRIPT, STYLE
+from segfocal.rounding import significant
 
 __all__ = ["Cell", "facts", "legend", "page", "section", "swatch", "table", "text_of"]
 
@@ -20,18 +21,26 @@ class Cell:
     key: float | str
 
 
-def text_of(value: float | None, digits: int = 3) -> str:
-    """Return a score as text; a dash where there is none."""
+def text_of(value: float | None, digits: int | None = 3) -> str:
+    """Return a score as text; a dash where there is none.
+
+    Args:
+        value: The score.
+        digits: Digits after the point; None: three significant ones, as for lengths, which may be
+            in metres or in degrees.
+    """
     if value is None or value != value:
         return "–"
     if value in (float("inf"), float("-inf")):
         return "∞"
+    if digits is None:
+        return significant(value)
     text = f"{value:.{digits}f}"
     return text if float(text) else text.removeprefix("-")  # no -0.00
 
 
-def score_cell(value: float | None, digits: int = 3) -> Cell:
-    """Return the cell of a score; those that do not exist are sorted as the least."""
+def score_cell(value: float | None, digits: int | None = 3) -> Cell:
+    """Return the cell of a score, see :func:`text_of`; what does not exist is sorted as least."""
     missing = value is None or value != value
     return Cell(text_of(value, digits), float("-inf") if missing else float(value))  # type: ignore[arg-type]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -23,6 +24,9 @@ from segfocal.report.page import (
 __all__ = ["run_page"]
 
 NOT_CURVES = ("step", "seconds")
+HEAD = re.compile(r"(?P<split>val_)?logits(_p(?P<level>\d+))?_(?P<what>.+)")
+"""Names of what is measured at one of several heads, at half the resolution of the one before."""
+
 LONG = ("card", "reasons", "fingerprint", "class_pixels", "spec")
 """Parts of a plan that are not one line of it, or stand elsewhere on the page."""
 
@@ -38,6 +42,7 @@ def run_page(
         log: The lines of the run's log: steps, seconds, and what was measured.
         seconds: How long it took, if known.
     """
+    log = [{_plain_name(name): value for name, value in line.items()} for line in log]
     steps = int(log[-1]["step"]) if log else 0
     took = "" if seconds is None else f" in {_duration(seconds)}"
     return page(
@@ -53,6 +58,20 @@ def run_page(
             section("Environment", facts(environment())),
         ],
     )
+
+
+def _plain_name(name: str) -> str:
+    """Return what is shown of a name in the log; with several heads it begins with one's name.
+
+    Scores are of the head that is saved; the loss is that of all, with their own beside it.
+    """
+    found = HEAD.fullmatch(name)
+    if found is None:
+        return name
+    split, level, what = found["split"] or "", int(found["level"] or 0), found["what"]
+    if not level and what != "loss":
+        return f"{split}{what}"
+    return f"{split}{what} at {f'1/{2**level}' if level else 'full'} resolution"
 
 
 def _summary(log: Sequence[dict[str, Any]]) -> str:
@@ -112,13 +131,20 @@ def _plan_table(plan: Plan) -> str:
     ]
     # Reasons of what the card holds, such as its resolution.
     rows += [
-        (_words(name), "", reason)
+        (_words(name), _of_card(name, values["card"]), reason)
         for name, reason in reasons.items()
         if name not in values or name in LONG
     ]
     if not any(reason for *_, reason in rows):
         return facts([(name, value) for name, value, _ in rows])
     return facts(rows, ("", "value", "why"), reasons=True)
+
+
+def _of_card(name: str, card: dict[str, Any]) -> str:
+    """Return what the card holds where a reason is of ``card.something``; else nothing."""
+    where, _, what = name.partition(".")
+    value = card.get(what) if where == "card" else None
+    return "" if value is None else _plain(value, " × ")
 
 
 def _channel_table(plan: Plan) -> str:

@@ -43,6 +43,8 @@ class CaseView:
         reference, found: Class indices ``(rows, cols)``, negative where unknown. Of regions that
             overlap that of the last which holds a pixel, as label maps show it, and their number
             where there is none.
+        scored: Where the pixel is scored: both are known, and are of classes that were looked
+            for in the case.
         aspect: Width of the picture divided by its height, as it should be shown.
     """
 
@@ -50,6 +52,7 @@ class CaseView:
     picture: Picture
     reference: NDArray[np.int32]
     found: NDArray[np.int32]
+    scored: NDArray[np.bool_]
     aspect: float
 
 
@@ -98,7 +101,10 @@ def case_view(reader: RegionReader, labels: Path) -> CaseView:
     if step > 1:
         caption = f"{caption}, 1 of {step} pixels along each axis".removeprefix(", ")
     picture = stretch(np.nan_to_num(values), valid)
-    return CaseView(caption, picture, reference, found, lengths[1] / lengths[0])
+    # Beyond the classes: in no region, which is known wherever one was looked for; unknown.
+    looked_for = np.array([*reader.annotated, True, False])
+    scored = looked_for[reference] & looked_for[found]
+    return CaseView(caption, picture, reference, found, scored, lengths[1] / lengths[0])
 
 
 def _upright(array: NDArray[Kind], axis: int) -> NDArray[Kind]:
@@ -207,10 +213,9 @@ def _label_layer(
 
 
 def _error_layer(view: CaseView) -> Image.Image:
-    scored = (view.reference >= 0) & (view.found >= 0)
-    layer = np.zeros((*scored.shape, 4), np.uint8)
-    layer[~scored] = (*NO_DATA, 255)
-    layer[scored & (view.reference != view.found)] = (*WRONG, 255)
+    layer = np.zeros((*view.scored.shape, 4), np.uint8)
+    layer[~view.scored] = (*NO_DATA, 255)
+    layer[view.scored & (view.reference != view.found)] = (*WRONG, 255)
     return Image.fromarray(layer, "RGBA")
 
 

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 from scored import COLORS, VALUES, Reading, dataset, write_scene
 
@@ -84,6 +85,28 @@ def test_layers_show_labels_prediction_and_errors_pixel_by_pixel(scenes):
     assert (errors[wrong] == [200, 30, 60, 255]).all()
 
 
+def test_what_is_not_scored_is_not_drawn_as_wrong(tmp_path):
+    spec, arrays = dataset(tmp_path, 2, cases=1)
+    text = (tmp_path / "spec.yaml").read_text()
+    text = text.replace("labels.tif}", "labels.tif, annotated: [field, lake]}")
+    (tmp_path / "spec.yaml").write_text(text)
+    spec = sf.load_spec(tmp_path / "spec.yaml")
+    result = sf.evaluate(Reading(2), spec, out=tmp_path / "out")
+    layers = pictures((tmp_path / "out" / "scores.html").read_text())
+    (errors,), (predicted,) = layers["errors"], layers["prediction"]
+    wrong = (errors == [200, 30, 60, 255]).all(-1)
+    right = errors[..., 3] == 0
+    matrix = result.matrix
+    assert right.sum() == np.trace(matrix)
+    assert wrong.sum() == matrix.sum() - np.trace(matrix) > 0
+    with rasterio.open(tmp_path / "out" / "case0.tif") as file:
+        taken = file.read(1)
+    other = (taken == 2) & (arrays["case0"][1] == 5)
+    assert other.any()
+    assert not (wrong | right)[other].any()
+    assert (predicted[other] == [*COLORS[1], 255]).all(), "the prediction itself is shown"
+
+
 @pytest.mark.parametrize("block", [13, 1024])
 def test_large_regions_are_thinned_evenly(tmp_path, monkeypatch, block):
     monkeypatch.setattr(views, "SIDE", 20)
@@ -133,10 +156,33 @@ def test_a_run_shows_its_curves_plan_and_classes(tmp_path):
     assert "<title>training: 2 at 10</title>" in html
     assert "<title>validation: 1.5 at 20</title>" in html
     assert "<tr><th>patch</th><td>32 × 32</td>" in html
+    assert "<tr><th>card.<wbr>tile</th><td>64 × 64</td>" in html
+    assert "<tr><th>card.<wbr>resolution</th><td>" in html
+    assert "<tr><th>card.<wbr>resolution</th><td></td>" not in html
     for pixels in plan.class_pixels:
         assert f'<td data-key="{pixels}">' in html
     assert "wood &amp; &lt;meadow&gt;" in html
     assert run_page(spec, plan, [])  # a run that was stopped before its first line
+
+
+def test_with_several_heads_the_score_is_that_of_the_one_that_is_saved(tmp_path):
+    spec, _ = dataset(tmp_path, 2)
+    spec = spec.model_copy(update={"splits": {"train": spec.splits["test"]}})
+    plan = sf.make_plan(spec, patch=(32, 32), steps=30, batch_size=2)
+    line = {"loss": 2.0, "logits_loss": 1.0, "logits_p1_loss": 3.0, "logits_p2_loss": 4.0}
+    line |= {"logits_mean_iou": 0.25, "val_logits_mean_iou": 0.125, "val_logits_p1_loss": 5.0}
+    html = run_page(spec, plan, [{"step": 10, "seconds": 1.0, **line}])
+    assert re.findall(r"<figure><h3>(.*?)</h3>", html) == [
+        "loss", "loss at full resolution", "loss at 1/2 resolution", "loss at 1/4 resolution",
+        "mean IoU",
+    ]  # fmt: skip
+    assert re.findall(r'<div class="tile"><span>(.*?)</span><b>(.*?)</b>', html) == [
+        ("loss, at the end", "2.000"), ("mean IoU, at the end", "0.250"),
+        ("val mean IoU, at the end", "0.125"),
+    ]  # fmt: skip
+    assert "<title>validation: 5 at 10</title>" in html
+    assert "<title>validation: 0.125 at 10</title>" in html
+    assert "logits" not in html
 
 
 def test_volumes_are_ranked_by_what_is_not_background(tmp_path):
@@ -158,3 +204,5 @@ def test_names_may_be_broken_after_full_stops_and_zero_has_no_sign():
     )
     shown = [text_of(value, 2) for value in (-0.001, -0.004999, 0.0, -0.01, float("-inf"))]
     assert shown == ["0.00", "0.00", "0.00", "-0.01", "∞"]
+    lengths = (None, float("nan"), float("inf"), 0.0, 0.000236)
+    assert [text_of(value, None) for value in lengths] == ["–", "–", "∞", "0", "0.000236"]
