@@ -2,7 +2,8 @@
 
 For each fold of the spec a model is trained on the others; its fold's scans are then segmented
 as a whole, by the same tiled inference as any scan. The scores of all folds are put together
-case by case, so that their intervals are over all cases of the dataset.
+case by case, so that their intervals are over all cases of the dataset; where the spec has
+``group_by``, over all groups.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from segfocal.io import PendingOutput
 from segfocal.io.pending import writing
 from segfocal.models import FocalUNet
 from segfocal.planning import make_plan
+from segfocal.planning.revision import revised
 from segfocal.scores import number
 from segfocal.training import TrainingRun, train
-from segfocal.training.resuming import kept_plan
+from segfocal.training.resuming import MODEL, Folder, kept_plan
 
 __all__ = ["CrossValidation", "FoldResult", "cross_validate"]
 
@@ -98,9 +100,9 @@ def cross_validate(
 
     Fold k has the folder ``fold_k`` in ``out``, as :func:`segfocal.train` fills it, with the
     scores of its cases in ``fold_k/val``. When all folds are done, ``out`` gets ``scores.json``,
-    ``scores.csv`` and ``scores.html`` of all cases together, with 95 % bootstrap intervals over
-    cases. Folds may be done one by one, by several machines too: ``resume`` goes on with what is
-    there.
+    ``scores.csv`` and ``scores.html`` of all cases together, with 95 % bootstrap intervals from
+    drawing cases, or groups of them where the spec has ``group_by``. Folds may be done one by
+    one, by several machines too: ``resume`` goes on with what is there.
 
     The model that is scored is that of the last step: the best on ``val`` was chosen with the
     cases it would be scored on. So would be where ``patience`` stops: leave it out for scores
@@ -112,7 +114,8 @@ def cross_validate(
         folds: Which folds to do. Left out: all, and they are put together.
         plan: The plan of all folds. Left out, one is made for each from its training cases.
         planned: Options of :func:`segfocal.make_plan` for these plans.
-        overwrite, resume: See :func:`segfocal.train`.
+        overwrite, resume: See :func:`segfocal.train`. What is there of the chosen folds is given
+            up when the first is begun anew.
         max_minutes: Stop training after this time in all.
         distances: Measure distances between boundaries, see :func:`segfocal.evaluate`.
         tiles: Called with tiles done and in all of each scan that is segmented.
@@ -142,10 +145,13 @@ def cross_validate(
         if own is None:
             own = make_plan(part, **(planned or {}))
         elif plan is None:  # what is given takes its place there, so that a change is noticed
-            own = own.model_copy(update=dict(planned or {}))
+            own = revised(own, **(planned or {}))
         left = None if deadline is None else max(0.0, deadline - time.monotonic()) / 60
+        model = FocalUNet.from_plan(part, own)
+        if overwrite and not done:
+            _give_up([folder / f"fold_{fold}" for fold in specs])
         run = train(
-            FocalUNet.from_plan(part, own),
+            model,
             part,
             own,
             place,
@@ -179,6 +185,18 @@ def _of_all_folds(spec: DatasetSpec) -> DatasetSpec:
     return spec.model_copy(update={"splits": as_entries(regions)})
 
 
+def _give_up(places: Sequence[Path]) -> None:
+    """Have no fold resumed, or taken as finished, that is to be done anew.
+
+    Raises:
+        OutputInUseError: One of them is being trained.
+    """
+    for place in places:
+        if place.is_dir():
+            with writing(place), PendingOutput(place / MODEL, overwrite=True):
+                Folder(place).give_up()
+
+
 def _put_together(
     folder: Path, spec: DatasetSpec, done: Sequence[FoldResult], overwrite: bool
 ) -> Evaluation:
@@ -187,7 +205,7 @@ def _put_together(
         scores[0],
         cases=tuple(case for one in scores for case in one.cases),
         labels={case: path for one in scores for case, path in one.labels.items()},
-        notes=tuple(note for one in scores for note in one.notes),
+        notes=tuple(dict.fromkeys(note for one in scores for note in one.notes)),
     )
     with ExitStack() as stack, writing(folder):
         pending = stack.enter_context(PendingOutput(folder / "scores.json", overwrite=overwrite))

@@ -112,7 +112,7 @@ def stream(
         tile: Side lengths of a tile in pixels, halo included. Left out: what the model was
             trained on, else 512 for scenes and 96 for volumes.
         overlap: Pixels blended between neighbours. Left out: a quarter of the tile, rounded
-            up to a multiple of the network's output_stride (32).
+            up to a multiple of the network's output_stride (32, of fine presets 16).
         halo: Pixels at each side of a tile that are computed and dropped.
         blend: ``"gaussian"``, ``"hann"``, ``"linear"`` or ``"constant"``.
         batch_size: Tiles per call of the model. Changes speed and memory; the result at most

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,9 +11,12 @@ import rasterio
 from sklearn.metrics import accuracy_score, jaccard_score
 
 import segfocal as sf
+from segfocal import cross_validation
+from segfocal.cli.folds import train_folds
 from segfocal.demonstration import bundled_spec
 from segfocal.errors import OutputExistsError, SpecError
 from segfocal.io import read_labels
+from segfocal.training.resuming import Folder
 
 SPEC = """
 name: made
@@ -70,6 +74,67 @@ def test_folds_that_are_not_there_are_refused(spec, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.fixture
+def untrained(spec, tmp_path, monkeypatch):
+    """Folds whose training ends at once with a model that reads the scan."""
+    card = sf.Card(
+        ndim=2, channels=({"name": "a"},), classes=tuple(one.model_dump() for one in spec.classes),
+        tile=(32, 32),
+    )  # fmt: skip
+
+    class Threshold:
+        output_stride, engine, hash, ndim = 1, "test", "threshold", 2
+
+        def __call__(self, values, valid):
+            above = 1 / (1 + np.exp(-8 * (values - 0.5)))
+            return np.concatenate([1 - above, above], -1).astype(np.float32)
+
+    def train(model, part, plan, folder, **rest):
+        predictor = Threshold()
+        predictor.card = card
+        return SimpleNamespace(
+            model=predictor, finished=True, steps=1, seconds=0.0, as_json=lambda: {}
+        )
+
+    monkeypatch.setattr(cross_validation, "train", train)
+    monkeypatch.setattr(cross_validation, "make_plan", lambda *rest, **more: None)
+    monkeypatch.setattr(cross_validation.FocalUNet, "from_plan", lambda *rest: None)
+
+
+def test_groups_of_the_spec_are_drawn_and_notes_are_printed(
+    spec, untrained, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("segfocal.evaluation.DEFAULT_POINT_BYTES", 2_000)
+    lines = "\n".join(
+        f"  - {{id: s{k}, image: s{k}.tif, labels: s{k}_labels.tif, groups: {{site: t{k // 2}}}}}"
+        for k in (0, 1, 2, 3, 5)
+    )
+    text = SPEC.replace("folds: 3", "folds: 2").splitlines()
+    text = [line for line in text if not line.startswith("pairing")]
+    path = spec.path("grouped.yaml")
+    path.write_text("\n".join([*text, "group_by: site", "cases:", lines, ""]))
+    grouped = sf.load_spec(path)
+    train_folds(grouped, tmp_path / "all", None, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    said = "intervals: from drawing 2 groups of cases (group_by: site) again and again"
+    assert said in lines
+    notes = [line for line in lines if line.startswith("note: ")]
+    assert sorted(notes) == sorted(set(notes))
+    assert {line.split(":")[1] for line in notes} == {f" distances of s{k}" for k in range(4)}
+    written = json.loads((tmp_path / "all" / "scores.json").read_text())
+    assert (written["group_by"], written["groups"]) == ("site", 2)
+    assert len(written["cases"]) == 4
+    one = [case["group"] for case in written["cases"]]
+    assert sorted(one) == ["t0", "t0", "t1", "t1"]
+
+    train_folds(grouped, tmp_path / "one", [1], as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    left_out = sorted(cases(grouped.with_fold(1), "val"))
+    assert [
+        line.split(":")[1].split()[-1] for line in lines if line.startswith("note: ")
+    ] == left_out
+
+
 def found_and_true(spec, folder, names):
     pairs = []
     for name in names:
@@ -79,6 +144,43 @@ def found_and_true(spec, folder, names):
         with sf.open_scan(spec.path(f"{name}_labels.tif")) as truth:
             pairs[-1].append(read_labels(truth, window)[0])
     return (np.concatenate([pair[k].ravel() for pair in pairs]) for k in (0, 1))
+
+
+def test_options_of_the_plan_are_those_of_the_run_that_is_resumed(spec, tmp_path):
+    planned = {"steps": 1, "patch": [32, 32], "batch_size": 1, "preset": None}
+    planned |= {"augmentation": "light", "device": "cpu", "memory": "4GB"}
+    first = sf.cross_validate(spec, tmp_path, folds=[0], planned=planned)
+    model = first.folds[0].run.model
+    before = model.stat().st_mtime_ns
+    again = sf.cross_validate(spec, tmp_path, folds=[0], planned=planned, resume=True)
+    assert model.stat().st_mtime_ns == before
+    assert again.folds[0].scores.accuracy == first.folds[0].scores.accuracy
+    for changed, said in (
+        ({"augmentation": "none"}, r"another plan\.mirror_axes"),
+        ({"augmentation": "default"}, r"another plan\.augmentation"),
+        ({"augmentation": "some"}, "augmentation 'some'; expected one of default, light, none"),
+        ({"patch": (32,)}, r"patch \(32,\) has 1 numbers; expected 2"),
+    ):
+        with pytest.raises(SpecError, match=said):
+            sf.cross_validate(spec, tmp_path, folds=[0], planned=planned | changed, resume=True)
+
+
+def test_folds_that_are_to_be_done_anew_are_given_up_before_the_first(spec, tmp_path, monkeypatch):
+    for fold in range(3):
+        (tmp_path / f"fold_{fold}").mkdir()
+        (tmp_path / f"fold_{fold}" / "model.keras").write_bytes(b"old")
+        (tmp_path / f"fold_{fold}" / "run.json").write_text('{"finished": true}')
+
+    def stop(*given, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cross_validation, "train", stop)
+    planned = {"steps": 1, "patch": (32, 32), "batch_size": 1}
+    with pytest.raises(KeyboardInterrupt):
+        sf.cross_validate(spec, tmp_path, folds=[0, 2], planned=planned, overwrite=True)
+    finished = [Folder(tmp_path / f"fold_{fold}").finished for fold in range(3)]
+    assert finished == [False, True, False]
+    assert all((tmp_path / f"fold_{fold}" / "model.keras").exists() for fold in range(3))
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ from segfocal.errors import GeometryError, OutputExistsError, SpecError
 from segfocal.planning import make_plan
 from segfocal.planning.device import Device, device_at_hand
 from segfocal.planning.memory import training_bytes
+from segfocal.planning.revision import revised
 from segfocal.planning.sizes import plan_patch
 from segfocal.presets import PRESETS
 from segfocal.version import __version__
@@ -561,6 +562,33 @@ def test_every_number_has_its_reason(dataset):
     assert set(plan.reasons) == numbers | of_card
     assert plan.reasons["steps"] == "asked for"
     assert all(plan.reasons.values())
+
+
+@pytest.mark.parametrize("kind", ["default", "light", "none"])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_with_the_options_it_was_made_with_a_plan_is_the_same(dataset, tmp_path, ndim, kind):
+    if ndim == 2:
+        spec = dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8"))
+    else:
+        spec = volumes(tmp_path, [(1, 1, 4)])
+    options = {"patch": (16, 24, 32)[:ndim], "steps": 7, "batch_size": 2, "preset": "micro"}
+    options |= {"seed": 3, "augmentation": kind, "device": "cpu", "memory": "3GB"}
+    plan = make_plan(spec, **options)
+    kept = type(plan).model_validate_json(plan.model_dump_json())
+    assert revised(kept, **options) == plan
+    assert revised(kept) == plan
+    for name, other in {"patch": (16, 16, 16)[:ndim], "steps": 8, "seed": 0}.items():
+        assert getattr(revised(kept, **{name: other}), name) == other
+    with pytest.raises(SpecError, match=r"^patch \(8,\) has 1 numbers; expected"):
+        revised(kept, patch=(8,))
+    with pytest.raises(SpecError, match=r"^steps: Input should be greater than 0"):
+        revised(kept, steps=0)
+
+
+def test_an_unknown_augmentation_is_refused(dataset):
+    spec = dataset(np.ones((1, 60, 60), "uint8"), np.zeros((60, 60), "uint8"))
+    with pytest.raises(SpecError, match="augmentation 'some'; expected one of default, light"):
+        make_plan(spec, augmentation="some")
 
 
 @pytest.mark.parametrize("kind", ["default", "light", "none"])

@@ -14,7 +14,7 @@ from segfocal.batches import PatchBatches
 from segfocal.demonstration import bundled_spec
 from segfocal.errors import ModelError, OutputError, OutputExistsError, SpecError
 from segfocal.io import open_scan, read_labels
-from segfocal.training import _epochs
+from segfocal.training.epochs import epochs_of, patches_numbered_in
 
 
 @pytest.fixture(scope="module")
@@ -157,10 +157,28 @@ def test_a_run_that_cannot_start_leaves_an_earlier_one_untouched(trained, spec, 
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (8, 8), (150, 15), (1000, 20), (1009, 1)])
-def test_epochs_leave_no_planned_step_over(steps, epochs):
-    assert _epochs(steps) == epochs
-    assert steps % epochs == 0
+@pytest.mark.parametrize(
+    ("steps", "count", "last"),
+    [(1, 1, 1), (8, 8, 1), (21, 11, 1), (150, 19, 6), (1000, 20, 50), (1009, 20, 40)],
+)
+def test_epochs_leave_no_planned_step_over(steps, count, last):
+    epochs = epochs_of(steps)
+    ends = [step for step in range(1, steps + 1) if epochs.end_at(step)]
+    lengths = np.diff([0, *ends])
+    assert len(lengths) == epochs.count == count
+    assert set(lengths[:-1]) <= {epochs.length}
+    assert (lengths[-1], lengths.sum()) == (last, steps)
+
+
+def test_there_are_about_twenty_epochs_whatever_the_number_of_steps():
+    assert {epochs_of(steps).count for steps in range(1000, 100_001)} == {20}
+    assert min(epochs_of(steps).count for steps in range(20, 1000)) == 11
+
+
+def test_what_a_step_is_trained_on_does_not_follow_from_the_epochs():
+    """The numbers of a first version, whose seeds give the same weights as ever."""
+    found = {steps: patches_numbered_in(steps) for steps in (1, 8, 21, 150, 1000, 1009)}
+    assert found == {1: 1, 8: 1, 21: 3, 150: 10, 1000: 50, 1009: 1009}
 
 
 def test_the_bundled_specs_are_found():
@@ -181,7 +199,10 @@ def test_a_stopped_run_keeps_plan_and_log_of_the_earlier_one(trained, spec):
 
     with pytest.raises(KeyboardInterrupt):
         run(spec, short_plan(spec), result.folder, overwrite=True, progress=stop, workers=0)
-    assert {path.name: path.read_bytes() for path in result.folder.iterdir()} == before
+    files = [path for path in result.folder.iterdir() if path.is_file()]
+    assert {path.name: path.read_bytes() for path in files} == before
+    # A run has begun there: --resume does not take the earlier one for it.
+    assert not any((result.folder / "checkpoint").iterdir())
 
 
 @pytest.mark.parametrize("what", ["channels", "class_entries"])

@@ -10,6 +10,7 @@ import pytest
 from segfocal.batches import PatchBatches
 from segfocal.training import recording
 from segfocal.training.checkpoint import Progress
+from segfocal.training.epochs import Epochs
 from segfocal.training.recording import Recorder, StepReport
 
 
@@ -33,7 +34,7 @@ def run(clock, tmp_path, wait, work, steps=60):
     source = PatchBatches(lambda epoch, number: (np.zeros(1),) * 3, 30)
     told = []
     recorder = Recorder(
-        Progress(), source, epochs=2, steps=steps, log=tmp_path / "log.jsonl", tell=told.append
+        Progress(), source, epochs=Epochs(steps, 30), log=tmp_path / "log.jsonl", tell=told.append
     )
     for epoch in range(2):
         recorder.on_epoch_begin(epoch)
@@ -57,7 +58,7 @@ def test_a_batch_that_was_there_before_the_last_step_ended_is_not_waited_for(clo
     source = PatchBatches(lambda epoch, number: (np.zeros(1),) * 3, 30)
     told = []
     recorder = Recorder(
-        Progress(), source, epochs=1, steps=30, log=tmp_path / "log.jsonl", tell=told.append
+        Progress(), source, epochs=Epochs(30, 30), log=tmp_path / "log.jsonl", tell=told.append
     )
     recorder.on_epoch_begin(0)
     source[0]

@@ -41,7 +41,8 @@ def spec():
 
 @pytest.fixture(scope="module")
 def plan(spec):
-    return sf.make_plan(spec, steps=21, patch=(32, 32), batch_size=2)  # 7 epochs of 3 steps
+    # 13 epochs of 3 steps, and one of 2.
+    return sf.make_plan(spec, steps=41, patch=(32, 32), batch_size=2)
 
 
 def model_of(plan):
@@ -96,13 +97,16 @@ def copy(stopped, tmp_path):
 def test_a_stopped_run_ends_as_if_it_had_not_been_stopped(spec, plan, whole, copy):
     assert read_checkpoint(Folder(copy).last, arrays=False).progress.step == 8
     assert kept_plan(copy) == plan
+    with pytest.raises(KeyboardInterrupt):  # within the last epoch, which is shorter
+        train(spec, plan, copy, resume=True, checkpoint_steps=2, progress=stop_at(41))
+    assert read_checkpoint(Folder(copy).last, arrays=False).progress.step == 40
     steps = []
     last = train(spec, plan, copy, resume=True, progress=lambda *now: steps.append(now))
-    assert steps == [(step, 21) for step in range(9, 22)]
-    assert (last.finished, last.ended, last.steps) == (True, "steps", 21)
+    assert steps == [(41, 41)]
+    assert (last.finished, last.ended, last.steps) == (True, "steps", 41)
     assert weights(last.model) == weights(whole.model)
     assert log(last) == log(whole)
-    assert [line["step"] for line in log(last)] == list(range(3, 22, 3))
+    assert [line["step"] for line in log(last)] == [*range(3, 40, 3), 41]
     assert weights(last.best) == weights(whole.best)
     assert last.best_score == max(line["val_mean_iou"] for line in log(last))
     assert not (copy / "checkpoint").exists()
@@ -116,7 +120,7 @@ def test_a_time_budget_stops_and_nothing_else_changes(spec, plan, whole, tmp_pat
         train(spec, plan, tmp_path / "run", resume=True, max_minutes=minutes)
         for minutes in (1e-6, 1e-6, 1e-6, 1e-6, None)
     ]
-    assert [run.steps for run in runs] == [1, 2, 3, 4, 21]
+    assert [run.steps for run in runs] == [1, 2, 3, 4, 41]
     assert [run.finished for run in runs] == [False] * 4 + [True]
     assert weights(runs[-1].model) == weights(uninterrupted.model)
     assert weights(runs[-1].best) == weights(uninterrupted.best)
@@ -152,6 +156,105 @@ def test_a_finished_run_is_not_trained_again(spec, plan, whole):
         train(spec, plan.model_copy(update={"seed": 4}), whole.folder, resume=True)
     with pytest.raises(OutputError, match="expected one of them"):
         train(spec, plan, whole.folder, resume=True, overwrite=True)
+
+
+def files(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+@pytest.mark.parametrize("earlier", ["whole", "stopped"])
+def test_a_run_that_was_started_anew_and_killed_is_the_one_that_is_resumed(
+    spec, plan, earlier, request, tmp_path
+):
+    found = request.getfixturevalue(earlier)
+    folder = Path(shutil.copytree(getattr(found, "folder", found), tmp_path / "run"))
+    before = files(folder)
+    with pytest.raises(KeyboardInterrupt):
+        train(spec, plan, folder, overwrite=True, progress=stop_at(1))
+    assert files(folder) == before
+    assert kept_plan(folder) is None
+    if earlier == "whole":
+        with pytest.raises(OutputExistsError, match=r"holds a run that was stopped.*--resume"):
+            train(spec, plan, folder)
+    steps = []
+    short = plan.model_copy(update={"steps": 3, "seed": 1})
+    run = train(spec, short, folder, resume=True, progress=lambda *now: steps.append(now))
+    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert [line["step"] for line in log(run)] == [1, 2, 3]
+    assert (run.finished, run.steps) == (True, 3)
+    assert not (folder / "checkpoint").exists()
+    assert train(spec, short, folder, resume=True) == run
+
+
+class Killed(BaseException):
+    """As a kill: nothing catches it."""
+
+
+def earlier_run(folder, *, summary, checkpoint):
+    """A folder that looks like a run's."""
+    folder.mkdir()
+    if summary is not None:
+        (folder / "model.keras").write_bytes(b"old")
+        (folder / "run.json").write_text(json.dumps({"finished": summary}))
+    if checkpoint:
+        (folder / "checkpoint").mkdir()
+        for name in ("last.safetensors", "best.keras"):
+            (folder / "checkpoint" / name).write_bytes(b"old")
+    return Folder(folder)
+
+
+@pytest.mark.parametrize("call", ["give_up", "remove_checkpoint"])
+@pytest.mark.parametrize(
+    ("summary", "checkpoint"), [(True, False), (False, True), (None, True), (True, True)]
+)
+def test_killed_between_any_two_changes_of_the_folder(
+    call, summary, checkpoint, tmp_path, monkeypatch
+):
+    """Before: all as it was. After: nothing of the earlier run is gone on with. No third."""
+    changes = {"mkdir": os.mkdir, "rename": os.rename, "unlink": os.unlink, "rmdir": os.rmdir}
+    seen = set()
+    for survived in range(9):
+        place = earlier_run(tmp_path / str(survived), summary=summary, checkpoint=checkpoint)
+        left = survived
+
+        def counted(name):
+            def change(*given, **options):
+                nonlocal left
+                if not left:
+                    raise Killed
+                left -= 1
+                return changes[name](*given, **options)
+
+            return change
+
+        with monkeypatch.context() as patched:
+            for name in changes:
+                patched.setattr(os, name, counted(name))
+            try:
+                getattr(place, call)()
+                complete = True
+            except Killed:
+                complete = False
+        state = (place.finished, place.last.exists(), place.best.exists())
+        started = (bool(summary) and not checkpoint, checkpoint, checkpoint)
+        if call == "give_up":
+            # A checkpoint goes first; its best network alone is not looked at.
+            assert state == started or state[:2] == (False, False)
+            assert not complete or (state == (False, False, False) and place.begun)
+        else:
+            assert state in (started, (bool(summary), False, False))
+            assert not complete or not place.begun
+        seen.add(state[:2])
+        if complete:
+            break
+    assert complete
+    assert seen == {started[:2], (bool(summary) and call == "remove_checkpoint", False)}
+    assert files(place.path).keys() == (set() if summary is None else {"model.keras", "run.json"})
+
+
+def test_where_nothing_was_there_is_nothing_to_give_up(tmp_path):
+    Folder(tmp_path).give_up()
+    assert not list(tmp_path.iterdir())
 
 
 def test_what_has_changed_is_named_and_refused(spec, plan, copy):
@@ -256,7 +359,7 @@ run = sf.train(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 def test_killed_at_random_moments(spec, plan, tmp_path):
-    plan = plan.model_copy(update={"steps": 60})
+    plan = plan.model_copy(update={"steps": 59})  # the last epoch has 2 steps and not 3
     sf.save_plan(plan, tmp_path / "plan.yaml")
     uninterrupted = train(spec, plan, tmp_path / "whole")
     rng = np.random.default_rng()
@@ -280,3 +383,43 @@ def test_killed_at_random_moments(spec, plan, tmp_path):
     assert weights(last.model) == weights(uninterrupted.model)
     assert weights(last.best) == weights(uninterrupted.best)
     assert log(last) == log(uninterrupted)
+
+
+STARTED_ANEW = (
+    KILLED.partition("run = ")[0]
+    + """
+def kill(done, total):
+    if done == 5:
+        os.kill(os.getpid(), signal.SIGKILL)
+sf.train(
+    model_of(plan), spec, plan, sys.argv[2], overwrite=True, checkpoint_minutes=None, workers=1,
+    progress=kill,
+)
+"""
+)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_run_that_was_started_anew_and_killed_ends_as_if_it_had_been_the_first(
+    spec, plan, whole, stopped, tmp_path
+):
+    other = plan.model_copy(update={"seed": 3, "steps": 7})
+    sf.save_plan(other, tmp_path / "plan.yaml")
+    uninterrupted = train(spec, other, tmp_path / "new")
+    for folder in (whole.folder, stopped):
+        copied = shutil.copytree(folder, tmp_path / "run", dirs_exist_ok=True)
+        before = files(copied)
+        done = subprocess.run(
+            [sys.executable, "-c", STARTED_ANEW, str(tmp_path / "plan.yaml"), str(copied),
+             str(Path(__file__).parent)],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == -signal.SIGKILL, done.stderr
+        after = files(copied)  # the index of classes is drawn by the seed
+        assert all(after[name] == before[name] for name in before if "index" not in name)
+        last = train(spec, other, copied, resume=True)
+        assert weights(last.model) == weights(uninterrupted.model)
+        assert weights(last.best) == weights(uninterrupted.best)
+        assert log(last) == log(uninterrupted)
+        shutil.rmtree(copied)

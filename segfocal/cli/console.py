@@ -146,7 +146,7 @@ def tiling_options(command: Callable[..., None]) -> Callable[..., None]:
             "--overlap",
             type=Sides(),
             help="Pixels blended between neighbouring tiles. Default: a quarter of a tile, rounded "
-            "up to a multiple of the network's output_stride (32).",
+            "up to a multiple of the network's output_stride (32, of fine presets 16).",
         ),
         click.option(
             "--tile",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from segfocal.cli.console import progress_bar
-from segfocal.cli.score_table import print_scores
+from segfocal.cli.score_table import print_notes, print_scores
 
 if TYPE_CHECKING:
     from segfocal import DatasetSpec
@@ -61,7 +61,10 @@ def _print(result: CrossValidation) -> None:
                 f"{line}; {cases} case{'s' * (cases != 1)}, mean IoU {one.scores.mean_iou:.3f}, "
                 f"mean Dice {one.scores.mean_dice:.3f}"
             )
+            if result.scores is None:  # else they are below, of all folds
+                print_notes(one.scores)
     if result.scores is not None:
         click.echo("all cases, each by the model that was trained without it:")
         print_scores(result.scores)
+        print_notes(result.scores)
         click.echo(f"report: {result.folder / 'scores.html'}")

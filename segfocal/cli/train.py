@@ -198,9 +198,10 @@ def _plan(
         return segfocal.load_plan(path)
     if resume:
         load_keras()
+        from segfocal.planning.revision import revised
         from segfocal.training.resuming import kept_plan
 
         kept = kept_plan(output)
         if kept is not None:
-            return kept.model_copy(update=given)
+            return revised(kept, **given)
     return segfocal.make_plan(dataset, **{"seed": 0, **given})

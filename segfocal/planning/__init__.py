@@ -14,19 +14,19 @@ from contextlib import ExitStack
 import numpy as np
 
 from segfocal.card import Card
-from segfocal.data.augmentation import default_augmentation, light_augmentation
 from segfocal.data.fingerprint import measure
 from segfocal.data.plan import AugmentationKind, Plan
 from segfocal.data.reading import RegionReader, open_regions
 from segfocal.data.spec import DatasetSpec
 from segfocal.errors import SegfocalWarning, SpecError
+from segfocal.planning.augmentation import augmentation_of
 from segfocal.planning.course import FIXED, plan_sampling, plan_steps
 from segfocal.planning.device import DeviceKind, device_at_hand
 from segfocal.planning.doubts import doubts_of
 from segfocal.planning.intensity import plan_normalization
 from segfocal.planning.resolution import plan_resolution
 from segfocal.planning.scale import pixels_at
-from segfocal.planning.sizes import OUTPUT_STRIDE, memory_doubt, plan_batch, plan_patch
+from segfocal.planning.sizes import memory_doubt, plan_batch, plan_patch
 from segfocal.presets import PRESETS
 from segfocal.types import window_shape
 from segfocal.version import __version__
@@ -125,15 +125,10 @@ def make_plan(
         reasons["steps"] = "asked for"
     chances, other, why = plan_sampling(spec, found.fingerprint)
     reasons.update(why)
+    stride = network.output_stride
     # Two strides at least: tiles of one could not overlap.
-    tile = tuple(
-        max(2 * OUTPUT_STRIDE, -(-side // OUTPUT_STRIDE) * OUTPUT_STRIDE) for side in patch
-    )
-    settings = {
-        "default": default_augmentation(patch, resolution if spec.ndim == 3 else None),
-        "light": light_augmentation(spec.ndim),
-        "none": light_augmentation(spec.ndim).switched_off(),
-    }[augmentation]
+    tile = tuple(max(2 * stride, -(-side // stride) * stride) for side in patch)
+    settings, mirror_axes = augmentation_of(augmentation, patch, resolution)
     reasons["augmentation"] = {
         "default": "as nnU-Net: elastic deformation is switched off; set its probability to try it",
         "light": "asked for: little, for a short run",
@@ -149,7 +144,7 @@ def make_plan(
     reasons["card.tile"] = (
         "the patch"
         if tile == tuple(patch)
-        else f"the patch in multiples of {OUTPUT_STRIDE}, and two of them at least: tiles overlap"
+        else f"the patch in multiples of {stride}, and two of them at least: tiles overlap"
     )
     reasons.update(FIXED)
     for text in doubts:
@@ -177,7 +172,7 @@ def make_plan(
         class_chances=chances,
         other_patches=other,
         resample=resample,
-        mirror_axes=() if augmentation == "none" else tuple(range(spec.ndim)),
+        mirror_axes=mirror_axes,
         augmentation=settings,
         class_pixels=tuple(int(count) for count in found.class_pixels),
         seed=seed,

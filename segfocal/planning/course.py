@@ -26,7 +26,7 @@ STEPS = {"cpu": (1000, 5000), "gpu": (5000, 100_000)}
 FIXED = {
     "learning_rate": "AdamW's peak, after a warm-up and before a cosine; the same in all plans",
     "weight_decay": "AdamW's, of kernels and not of biases and norms; the same in all plans",
-    "deep_supervision": "no heads on smaller features, 1 to 4 adds them; the same in all plans",
+    "deep_supervision": "no heads on smaller features; up to 4 can be added, 3 in a fine preset",
     "seed": "of weights, patches and augmentation: the same seed, the same run",
 }
 """Why numbers are what they are that follow neither from data nor from device."""

@@ -12,6 +12,7 @@ import keras
 from segfocal import unfinished
 from segfocal.batches import PatchBatches
 from segfocal.data.plan import Plan
+from segfocal.data.sampling import Batch
 from segfocal.data.spec import DatasetSpec
 from segfocal.data.workers import BatchWorkers, SamplerRecipe
 from segfocal.engine.memory import parse_bytes
@@ -20,6 +21,7 @@ from segfocal.io import PendingOutput
 from segfocal.io.pending import writing
 from segfocal.models import FocalUNet
 from segfocal.training.checkpoint import Checkpoint, Progress, captured, restore, write_checkpoint
+from segfocal.training.epochs import epochs_of, patches_numbered_in
 from segfocal.training.fitting import fit_rest, require_tensorboard, tensorboard
 from segfocal.training.identity import identity_of
 from segfocal.training.network import (
@@ -38,9 +40,6 @@ from segfocal.training.validation import Validation
 from segfocal.weights import load_encoder
 
 __all__ = ["StepReport", "TrainingRun", "save_model", "train"]
-
-EPOCHS = 20
-"""The log gets at most this many lines, whatever the number of steps."""
 
 INDEX = "class_index.npz"
 """Where the classes are, in the run's folder: another run there need not look again."""
@@ -97,7 +96,8 @@ def train(
     ``report.html``: all at the end, or none, and then those of an earlier run stay. An index of
     where the classes are, ``class_index.npz``, is kept beside them once it is made.
 
-    Where the dataset has a split ``val``, patches of it are scored after each epoch, with the
+    Where the dataset has a split ``val``, patches of it are scored after each epoch, of which
+    there are about twenty, the last one shorter where they do not divide the steps, with the
     averaged weights, and ``best.keras`` is the model of the best score. ``model.keras`` is that of
     the last step.
 
@@ -111,7 +111,8 @@ def train(
         spec: The dataset.
         plan: The plan the model was made from.
         out: Folder of the run, created when missing.
-        overwrite: Replace the model of an earlier run in ``out``.
+        overwrite: Start anew. What an earlier run left in ``out`` is replaced at the end; from the
+            first step on it is no longer what ``resume`` goes on with.
         resume: Go on with the run in ``out``; from the start where it has no checkpoint. Of a
             finished run the result is returned.
         allow_changes: Resume with another spec, plan or loss than the run was started with.
@@ -158,7 +159,8 @@ def train(
     place = Folder(Path(out))
     place.check_free(overwrite=overwrite, resume=resume)
     replicas = replicas_for(devices, plan.batch_size)
-    with replicas.placed(model) as model:
+    given = model
+    with replicas.placed(given) as model:
         if encoder is not None:
             load_encoder(model, encoder)
         keras.utils.set_random_seed(plan.seed)
@@ -168,7 +170,7 @@ def train(
         if optimizer is None:
             optimizer = step_optimizer(fitted, model, plan, encoder_rate)
         else:
-            optimizer = replicas.placed_optimizer(optimizer)
+            optimizer = replicas.placed_optimizer(optimizer, given, model)
         loss = checked_loss(loss, plan.card.task)
         identity = identity_of(spec, plan, model, optimizer, loss, encoder)
         if resume and place.finished:
@@ -176,8 +178,7 @@ def train(
             return run_of(place)
         start = place.checkpoint(identity, allow_changes=allow_changes) if resume else None
         done = Progress() if start is None else start.progress
-        epochs = _epochs(plan.steps)
-        per_epoch = plan.steps // epochs
+        epochs, numbered = epochs_of(plan.steps), patches_numbered_in(plan.steps)
         recipe = SamplerRecipe(
             spec,
             plan,
@@ -190,12 +191,12 @@ def train(
         recipe = replace(recipe, cache_bytes=recipe.cache_bytes - spared)
         # Nothing is written before the dataset was found usable.
         with (
-            BatchWorkers(recipe, per_epoch, workers=workers, processes=processes) as batches,
+            BatchWorkers(recipe, numbered, workers=workers, processes=processes) as batches,
             ExitStack() as stack,
             writing(place.path),
         ):
             held_out = None
-            count = min(max(1, per_epoch // HELD_OUT_SHARE), MOST_HELD_OUT)
+            count = min(max(1, epochs.length // HELD_OUT_SHARE), MOST_HELD_OUT)
             if validated:
                 other = replace(
                     recipe,
@@ -217,35 +218,41 @@ def train(
             metrics = [] if start is None else restore(fitted, start.arrays)
             if start is not None:
                 unfinished.keep(place.last.parent, HOW)
-            if done.step % per_epoch == 0 or replicas.mirrored:
+            if epochs.end_at(done.step) or replicas.mirrored:
                 # Of the validation of the epoch before; or spread over devices, which cannot be
                 # added to: the epoch's line in the log is of what follows.
                 metrics = []
+
+            def batch(epoch: int, number: int) -> Batch:
+                # Keras asks ahead, past the last step too.
+                step = min(epoch * epochs.length + number, plan.steps - 1)
+                return batches.get(*divmod(step, numbered))
 
             def save(network: keras.Model) -> None:
                 kept = Checkpoint(done, identity, plan.model_dump_json(), captured(network))
                 write_checkpoint(place.last, kept)
                 unfinished.keep(place.last.parent, HOW)
 
+            if overwrite:
+                place.give_up()
             if curves:
                 board = tensorboard(place.path / "tensorboard", anew=start is None)
                 callbacks = [*callbacks, board]
             ending = fit_rest(
                 fitted,
-                PatchBatches(batches.get, per_epoch, outputs, flags),
+                PatchBatches(batch, epochs.length, outputs, flags),
                 None if held_out is None else PatchBatches(held_out.get, count, outputs, flags),
                 done,
                 epochs=epochs,
-                steps=plan.steps,
                 log=pending.path(LOG),
                 metrics=metrics,
                 validation=None
                 if held_out is None
-                else Validation(done, model, place.best, patience, per_epoch),
+                else Validation(done, model, place.best, patience, epochs),
                 saving=Saving(
                     done,
                     save,
-                    steps_per_epoch=per_epoch,
+                    epochs=epochs,
                     every_steps=checkpoint_steps,
                     every_minutes=checkpoint_minutes,
                     max_minutes=max_minutes,
@@ -277,11 +284,6 @@ def _check(model: FocalUNet, spec: DatasetSpec, plan: Plan, patience: int | None
             f"patience {patience} needs a score to wait for, and spec {spec.name!r} has no regions "
             "in split 'val': add them, or leave patience out"
         )
-
-
-def _epochs(steps: int) -> int:
-    """Return how many equal epochs to divide the steps into: none may be left over."""
-    return max(n for n in range(1, min(EPOCHS, steps) + 1) if steps % n == 0)
 
 
 def _told(

@@ -15,6 +15,7 @@ from segfocal.batches import PatchBatches
 from segfocal.errors import SegfocalError
 from segfocal.training.averaging import put_back, take_averages, trained_weights
 from segfocal.training.checkpoint import Progress
+from segfocal.training.epochs import Epochs
 from segfocal.training.recording import Recorder, StepReport
 from segfocal.training.saving import Saving
 from segfocal.training.validation import Validation
@@ -32,8 +33,7 @@ def fit_rest(
     held_out: PatchBatches | None,
     progress: Progress,
     *,
-    epochs: int,
-    steps: int,
+    epochs: Epochs,
     log: Path,
     metrics: Sequence[NDArray[Any]],
     validation: Validation | None,
@@ -47,23 +47,20 @@ def fit_rest(
         fitted: The network.
         source, held_out: Batches of the training and the validation split.
         progress: How far the run has come.
-        epochs, steps: In all.
+        epochs: The epochs of the run.
         log: See :class:`~segfocal.training.recording.Recorder`.
         metrics: What metrics have counted in an epoch that was begun.
         validation, saving: What validates, and what saves.
         callbacks: The user's.
         tell: Called after each step and epoch.
     """
-    recorder = Recorder(
-        progress, source, epochs=epochs, steps=steps, log=log, metrics=metrics, tell=tell
-    )
+    recorder = Recorder(progress, source, epochs=epochs, log=log, metrics=metrics, tell=tell)
     trained = _Trained()
-    own = [recorder, *([] if validation is None else [validation])]
-    per_epoch = steps // epochs
-    if progress.step >= steps:  # stopped after the last of them
+    own = [recorder, _LastStep(progress, epochs), *([] if validation is None else [validation])]
+    if progress.step >= epochs.steps:  # stopped after the last of them
         take_averages(fitted)
-    while progress.step < steps:
-        epoch, begun = divmod(progress.step, per_epoch)
+    while progress.step < epochs.steps:
+        epoch, begun = divmod(progress.step, epochs.length)
         source.epoch, source.start = epoch, begun
         if trained.weights:
             put_back(fitted, trained.weights)
@@ -71,13 +68,13 @@ def fit_rest(
             source,
             # An epoch that was begun has fewer batches than the others: a fit of its own.
             initial_epoch=epoch,
-            epochs=epoch + 1 if begun else epochs,
+            epochs=epoch + 1 if begun else epochs.count,
             verbose=0,
             shuffle=False,
             validation_data=held_out,
             callbacks=[*own, *callbacks, saving, trained],
         )
-        if progress.step >= steps:
+        if progress.step >= epochs.steps:
             break
         if saving.out_of_time:
             return "time"
@@ -86,6 +83,24 @@ def fit_rest(
         if fitted.stop_training:
             return "callback"
     return "steps"
+
+
+class _LastStep(keras.callbacks.Callback):
+    """Ends the last epoch where it is shorter: Keras takes all of a fit for equally long.
+
+    Args:
+        progress: How far the run has come.
+        epochs: The epochs of the run.
+    """
+
+    def __init__(self, progress: Progress, epochs: Epochs) -> None:
+        super().__init__()
+        self._progress, self._epochs = progress, epochs
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        steps = self._epochs.steps
+        if self._progress.step == steps and steps % self._epochs.length:
+            self.model.stop_training = True
 
 
 class _Trained(keras.callbacks.Callback):

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from segfocal.batches import PatchBatches
 from segfocal.training.checkpoint import Progress
+from segfocal.training.epochs import Epochs
 
 __all__ = ["Recorder", "StepReport", "log_table"]
 
@@ -60,8 +61,7 @@ class Recorder(keras.callbacks.Callback):
     Args:
         progress: How far the run has come; it is kept up to date.
         source: The batches; told which epoch begins, and asked when it gave each.
-        epochs: Epochs in all.
-        steps: Steps in all.
+        epochs: The epochs of the run.
         log: The log, a JSON document per line; the same as a table goes beside it.
         metrics: What metrics have counted in the epoch in which the run goes on.
         tell: Called after each step and epoch.
@@ -72,15 +72,14 @@ class Recorder(keras.callbacks.Callback):
         progress: Progress,
         source: PatchBatches,
         *,
-        epochs: int,
-        steps: int,
+        epochs: Epochs,
         log: Path,
         metrics: Sequence[NDArray[Any]] = (),
         tell: Callable[[StepReport], None] | None = None,
     ) -> None:
         super().__init__()
         self._progress, self._source = progress, source
-        self._epochs, self._steps, self._log = epochs, steps, log
+        self._epochs, self._log = epochs, log
         self._metrics, self._tell = metrics, tell
         self._before = progress.seconds
         self._started = self._step_ended = time.monotonic()
@@ -115,7 +114,7 @@ class Recorder(keras.callbacks.Callback):
             "seconds": round(self._progress.seconds, 3),
             **{name: float(value) for name, value in (logs or {}).items()},
         }
-        if self._progress.step % (self._steps // self._epochs) == 0:
+        if self._epochs.end_at(self._progress.step):
             self._progress.lines.append(line)
             write_log(self._log, self._progress.lines)
             self._report(logs, complete=True)
@@ -129,9 +128,9 @@ class Recorder(keras.callbacks.Callback):
         self._tell(
             StepReport(
                 self._progress.step,
-                self._steps,
+                self._epochs.steps,
                 self._epoch + 1,
-                self._epochs,
+                self._epochs.count,
                 values,
                 self._wait,
                 complete,

@@ -156,11 +156,22 @@ class Replicas:
             kind = type(kind.__name__, (_WholeBatchMetric, kind), {})
         return kind(*given)
 
-    def placed_optimizer(self, optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer:
-        """Return an optimizer for these devices, with the settings of one made before."""
+    def placed_optimizer(
+        self, optimizer: keras.optimizers.Optimizer, model: keras.Model, placed: keras.Model
+    ) -> keras.optimizers.Optimizer:
+        """Return an optimizer for these devices, with the settings of one made before.
+
+        Args:
+            optimizer: One that is not built.
+            model: The model whose variables it may name.
+            placed: The same with its weights on these devices.
+        """
         if not self.several:
             return optimizer
-        return type(optimizer).from_config(optimizer.get_config())
+        twin = type(optimizer).from_config(optimizer.get_config())
+        pairs = list(zip(model.variables, placed.variables, strict=True))
+        _exclude_the_same(optimizer, twin, pairs)
+        return twin
 
     def sum_before_clipping(self, optimizer: keras.optimizers.Optimizer) -> None:
         """Have an optimizer clip the sum of the gradients of all devices, and not each of them."""
@@ -177,6 +188,21 @@ class Replicas:
             return [one / context.num_replicas_in_sync for one in plain(total)]
 
         optimizer._clip_gradients = clip
+
+
+def _exclude_the_same(
+    optimizer: Any, twin: Any, pairs: Sequence[tuple[keras.Variable, keras.Variable]]
+) -> None:
+    """Exclude from weight decay what another optimizer does, which its config does not tell."""
+    if hasattr(optimizer, "inner_optimizer"):  # of one that scales the loss
+        _exclude_the_same(optimizer.inner_optimizer, twin.inner_optimizer, pairs)
+    names = getattr(optimizer, "_exclude_from_weight_decay_pattern", None)
+    keys: set[Any] = getattr(optimizer, "_exclude_from_weight_decay", set())
+    if names is not None or keys:
+        twin.exclude_from_weight_decay(
+            var_list=[its for mine, its in pairs if optimizer._var_key(mine) in keys],
+            var_names=None if names is None else [names.pattern],
+        )
 
 
 class WholeBatch(keras.losses.Loss):

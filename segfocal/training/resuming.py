@@ -1,7 +1,13 @@
-"""What an earlier run left in a folder, and how a run goes on from there."""
+"""What an earlier run left in a folder, and how a run goes on from there.
+
+A run that has begun where another one was has a folder ``checkpoint`` until its results are at
+their places: as long as it is there, results beside it are not those of the run to go on with. It
+comes, and goes, in one step.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -11,7 +17,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from segfocal import unfinished
 from segfocal.data.plan import Plan, load_plan
+from segfocal.engine.journal import sync_folder
 from segfocal.errors import ModelError, OutputError, OutputExistsError, SpecError
 from segfocal.training.checkpoint import Checkpoint, read_checkpoint
 from segfocal.training.identity import check_identity
@@ -58,9 +66,14 @@ class Folder:
         return found if isinstance(found, dict) and (self.path / MODEL).exists() else None
 
     @property
+    def begun(self) -> bool:
+        """Whether a run has begun whose results are not yet here."""
+        return self.last.parent.is_dir()
+
+    @property
     def finished(self) -> bool:
         """Whether a run is complete here: nothing of it is left to do."""
-        return not self.last.exists() and bool((self.summary or {}).get("finished"))
+        return not self.begun and bool((self.summary or {}).get("finished"))
 
     def check_free(self, *, overwrite: bool, resume: bool) -> None:
         """Refuse to replace what an earlier run left, unless that was asked for.
@@ -74,9 +87,9 @@ class Folder:
                 f"{self.path}: overwrite starts anew and resume goes on; expected one of them"
             )
         model = self.path / MODEL
-        if overwrite or (resume and (self.last.exists() or self.summary)):
+        if overwrite or (resume and (self.begun or self.summary)):
             return
-        if self.last.exists():
+        if self.last.exists() or (self.begun and model.exists()):
             raise OutputExistsError(
                 f"{self.path}: holds a run that was stopped; go on with resume=True (--resume), "
                 "or start anew with overwrite=True (--overwrite)"
@@ -116,9 +129,31 @@ class Folder:
                 "choose another folder, or train anew with overwrite=True (--overwrite)"
             )
 
+    def give_up(self) -> None:
+        """Have no run go on from what an earlier one left, whose results stay until others come.
+
+        Raises:
+            OSError: The folder cannot be written.
+        """
+        if not self.begun and not (self.path / MODEL).exists():
+            return
+        self.last.parent.mkdir(exist_ok=True)
+        # First the checkpoint: its best network means nothing without it.
+        self.last.unlink(missing_ok=True)
+        self.best.unlink(missing_ok=True)
+        sync_folder(self.last.parent)
+        sync_folder(self.path)
+
     def remove_checkpoint(self) -> None:
-        """Remove what a run needs to go on."""
-        shutil.rmtree(self.last.parent, ignore_errors=True)
+        """Remove what a run needs to go on, in one step: what is left of it serves nobody."""
+        gone = self.path / f".{_FOLDER}.old"
+        shutil.rmtree(gone, ignore_errors=True)
+        unfinished.note(gone)
+        with contextlib.suppress(OSError):  # none was written
+            self.last.parent.rename(gone)
+        for folder in (gone, self.last.parent):
+            shutil.rmtree(folder, ignore_errors=True)
+        unfinished.forget(gone)
 
 
 def kept_plan(folder: str | Path) -> Plan | None:
@@ -137,6 +172,6 @@ def kept_plan(folder: str | Path) -> Plan | None:
                 f"{place.last}: its plan is not one of this version "
                 f"({error.errors()[0]['msg']}); resume with the version of segfocal that wrote it"
             ) from error
-    if place.summary and (place.path / PLAN).exists():
+    if not place.begun and place.summary and (place.path / PLAN).exists():
         return load_plan(place.path / PLAN)
     return None

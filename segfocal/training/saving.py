@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from segfocal.training.checkpoint import Progress
+from segfocal.training.epochs import Epochs
 
 __all__ = ["Saving"]
 
@@ -22,7 +23,7 @@ class Saving(keras.callbacks.Callback):
     Args:
         progress: How far the run has come.
         save: Writes a checkpoint of a model.
-        steps_per_epoch: Steps of an epoch.
+        epochs: The epochs of the run.
         every_steps, every_minutes: Save after so many steps, or minutes; None: not.
         max_minutes: Stop after this time; None: never.
 
@@ -35,14 +36,14 @@ class Saving(keras.callbacks.Callback):
         progress: Progress,
         save: Callable[[keras.Model], None],
         *,
-        steps_per_epoch: int,
+        epochs: Epochs,
         every_steps: int | None,
         every_minutes: float | None,
         max_minutes: float | None,
     ) -> None:
         super().__init__()
         self.out_of_time = False
-        self._progress, self._save, self._steps_per_epoch = progress, save, steps_per_epoch
+        self._progress, self._save, self._epochs = progress, save, epochs
         self._every_steps, self._every_minutes = every_steps, every_minutes
         now = time.monotonic()
         self._saved_step, self._saved_time = progress.step, now
@@ -50,12 +51,12 @@ class Saving(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         # The end of an epoch is saved when its log and validation are done.
-        if self._progress.step % self._steps_per_epoch:
+        if not self._epochs.end_at(self._progress.step):
             self._act()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         # Where the run was stopped within the epoch, its logs are of a part of it.
-        if self._progress.step % self._steps_per_epoch == 0:
+        if self._epochs.end_at(self._progress.step):
             self._act()
 
     def _act(self) -> None:

@@ -11,6 +11,7 @@ from segfocal.engine.journal import sync_folder
 from segfocal.io.pending import PendingOutput, writing
 from segfocal.training.averaging import put_back, take_averages, trained_weights
 from segfocal.training.checkpoint import Progress
+from segfocal.training.epochs import Epochs
 
 __all__ = ["Validation", "score_of"]
 
@@ -33,7 +34,7 @@ class Validation(keras.callbacks.Callback):
         network: The network to save, of the same layers as the one that is fitted.
         best: Where the best is saved, complete or not at all.
         patience: Stop after so many epochs without a better score; None: never.
-        steps_per_epoch: Steps of an epoch.
+        epochs: The epochs of the run.
 
     Attributes:
         satisfied: Whether it has stopped the run.
@@ -45,12 +46,12 @@ class Validation(keras.callbacks.Callback):
         network: keras.Model,
         best: Path,
         patience: int | None,
-        steps_per_epoch: int,
+        epochs: Epochs,
     ) -> None:
         super().__init__()
         self.satisfied = False
         self._progress, self._network, self._best = progress, network, best
-        self._patience, self._steps_per_epoch = patience, steps_per_epoch
+        self._patience, self._epochs = patience, epochs
         self._trained: list[Any] = []
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -61,7 +62,7 @@ class Validation(keras.callbacks.Callback):
     def on_test_end(self, logs: dict[str, Any] | None = None) -> None:
         model, progress = self.model, self._progress
         score = score_of(logs or {})
-        if progress.step % self._steps_per_epoch:
+        if not self._epochs.end_at(progress.step):
             pass  # stopped within an epoch: it is validated when it is complete
         elif score > (float("-inf") if progress.best is None else progress.best):
             progress.best, progress.best_step, progress.waited = score, progress.step, 0
