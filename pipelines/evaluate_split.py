@@ -7,6 +7,7 @@ the spec says). The folder gets label maps, scores.json, scores.csv and scores.h
 """
 
 import argparse
+import math
 from pathlib import Path
 
 import segfocal as sf
@@ -27,14 +28,19 @@ def main() -> None:
     score = sf.evaluate(
         given.model, spec, given.split, out=given.out, calibration=True, overwrite=True
     )
-    low_high = score.intervals()["mean_iou"]  # by drawing cases; a single one has no interval
-    print(f"mean IoU {score.mean_iou:.3f}", "" if low_high is None else f"95 %: {low_high}")
+    interval = score.intervals()["mean_iou"]  # by drawing cases; a single one has none
+    between = "" if interval is None else f", 95 % interval {interval[0]:.3f} to {interval[1]:.3f}"
+    print(f"mean IoU {score.mean_iou:.3f}{between}")
     for k, name in enumerate(score.classes):
-        dice, hd95 = score.over_cases("dice", k), score.over_cases("hd95", k)
-        print(f"{name:12} Dice {dice['mean']}, HD95 {hd95['mean']} {score.distance_unit}")
+        dice, hd95 = score.mean_over_cases("dice", k), score.mean_over_cases("hd95", k)
+        print(f"{name:12} Dice {dice:.3f}, HD95 {hd95:.3g} {score.distance_unit}")
 
-    for case in sorted(score.cases, key=lambda one: one.mean_dice)[:5]:
+    # A case of which nothing is labelled has no score: it is neither good nor bad.
+    scored = [case for case in score.cases if not math.isnan(case.mean_dice)]
+    for case in sorted(scored, key=lambda one: one.mean_dice)[:5]:
         print(f"look at {case.case}: mean Dice {case.mean_dice:.3f}, {score.labels[case.case]}")
+    for name in sorted({case.case for case in score.cases} - {case.case for case in scored}):
+        print(f"{name}: no labels in this split, so no score")
     if score.calibration is not None:
         print(f"expected calibration error {score.calibration.error:.3f}")
 

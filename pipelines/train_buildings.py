@@ -19,17 +19,20 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of scene and polygons")
+    spec_here = Path(__file__).with_name("buildings.yaml")
+    parser.add_argument("--spec", type=Path, default=spec_here)
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/buildings"))
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     given = parser.parse_args()
 
     # Polygons are drawn window by window as they are read; no mask has to be made.
-    spec = sf.load_spec(Path(__file__).with_name("buildings.yaml"), root=given.data)
+    spec = sf.load_spec(given.spec, root=given.data)
     plan = sf.make_plan(spec, preset="nano", patch=(128, 128), batch_size=8, steps=given.steps)
     print(f"{plan.class_pixels[1] / sum(plan.class_pixels):.1%} of the pixels are buildings")
     model = sf.FocalUNet.from_plan(spec, plan)
     loss = DiceCrossEntropy(dice_weight=2.0)  # few pixels are buildings
-    sf.train(model, spec, plan, given.out, overwrite=True, loss=loss)
+    sf.train(model, spec, plan, given.out, overwrite=given.overwrite, loss=loss)
 
     score = sf.evaluate(model, spec, "test", out=given.out / "test", overwrite=True)
     print(f"held-out blocks: Dice of buildings {score.foreground_dice:.3f}")
@@ -47,4 +50,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (sf.SegfocalError, OSError) as error:
+        raise SystemExit(str(error)) from None

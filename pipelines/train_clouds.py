@@ -37,16 +37,18 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the two .npz files")
+    parser.add_argument("--specs", type=Path, default=SPECS, help="folder of the specs")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/clouds"))
     parser.add_argument("--direction", choices=("5_to_7", "7_to_5"), default="5_to_7")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     given = parser.parse_args()
 
     write_scenes(given.data, given.out / "scenes")
-    spec = sf.load_spec(SPECS / f"clouds_{given.direction}.yaml", root=given.out / "scenes")
+    spec = sf.load_spec(given.specs / f"clouds_{given.direction}.yaml", root=given.out / "scenes")
     plan = sf.make_plan(spec, preset="nano", patch=(128, 128), batch_size=8, steps=given.steps)
     model = sf.FocalUNet.from_plan(spec, plan)
-    sf.train(model, spec, plan, given.out, overwrite=True)
+    sf.train(model, spec, plan, given.out, overwrite=given.overwrite)
 
     # Distances between boundaries say little of clouds, which have none that is sharp.
     score = sf.evaluate(
@@ -57,4 +59,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (sf.SegfocalError, OSError) as error:
+        raise SystemExit(str(error)) from None

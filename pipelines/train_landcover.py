@@ -31,12 +31,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="folder of sat_nc_landsat7_landclass96")
+    parser.add_argument("--spec", type=Path, help="left out, one of this repository's")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/landcover"))
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     given = parser.parse_args()
 
     # What the data is: channels, classes, files, splits. Another dataset is another YAML file.
-    if given.data is None:
+    if given.spec is not None:
+        spec = sf.load_spec(given.spec, root=given.data)
+    elif given.data is None:
         spec = sf.load_spec(REPOSITORY / "data_specs" / "nc_landcover.yaml")
     else:
         spec = sf.load_spec(REPOSITORY / "benchmarks/accuracy_specs/nc.yaml", root=given.data)
@@ -51,7 +55,9 @@ def main() -> None:
 
     # Agriculture and sediment are rare: a heavier Dice term weighs classes rather than pixels.
     loss = DiceCrossEntropy(dice_weight=2.0)
-    sf.train(model, spec, plan, given.out, overwrite=True, loss=loss, callbacks=[Lines()])
+    sf.train(
+        model, spec, plan, given.out, overwrite=given.overwrite, loss=loss, callbacks=[Lines()]
+    )
 
     score = sf.evaluate(model, spec, "test", out=given.out / "test", overwrite=True)
     print(f"east half: accuracy {score.accuracy:.3f}, mean IoU {score.mean_iou:.3f}")
@@ -62,4 +68,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (sf.SegfocalError, OSError) as error:
+        raise SystemExit(str(error)) from None

@@ -24,14 +24,16 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of images and labels")
+    parser.add_argument("--spec", type=Path, default=SPECS / "nuclei.yaml")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/nuclei"))
     parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     given = parser.parse_args()
 
-    spec = sf.load_spec(SPECS / "nuclei.yaml", root=given.data)
+    spec = sf.load_spec(given.spec, root=given.data)
     plan = sf.make_plan(spec, preset="nano", patch=(128, 128), batch_size=8, steps=given.steps)
     model = sf.FocalUNet.from_plan(spec, plan)
-    sf.train(model, spec, plan, given.out, overwrite=True)
+    sf.train(model, spec, plan, given.out, overwrite=given.overwrite)
 
     score = sf.evaluate(model, spec, "test", out=given.out / "test", overwrite=True)
     print(f"mean Dice of {len(score.cases)} images {score.foreground_dice:.3f}")
@@ -44,4 +46,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (sf.SegfocalError, OSError) as error:
+        raise SystemExit(str(error)) from None

@@ -20,17 +20,19 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the three files")
+    parser.add_argument("--specs", type=Path, default=SPECS, help="folder of the specs")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/water"))
     parser.add_argument("--sensors", choices=("s1s2", "s2"), default="s1s2")
     parser.add_argument("--half", choices=("west", "east"), default="west", help="to train on")
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--overwrite", action="store_true", help="replace an earlier run")
     given = parser.parse_args()
 
     # Sensors are files of one case, and channels are chosen from both by name.
-    spec = sf.load_spec(SPECS / f"spain_{given.sensors}_{given.half}.yaml", root=given.data)
+    spec = sf.load_spec(given.specs / f"spain_{given.sensors}_{given.half}.yaml", root=given.data)
     plan = sf.make_plan(spec, preset="nano", patch=(128, 128), batch_size=8, steps=given.steps)
     model = sf.FocalUNet.from_plan(spec, plan)
-    sf.train(model, spec, plan, given.out, overwrite=True)
+    sf.train(model, spec, plan, given.out, overwrite=given.overwrite)
 
     score = sf.evaluate(model, spec, "test", out=given.out / "test", overwrite=True)
     water = score.as_json()["classes"][1]
@@ -46,4 +48,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except (sf.SegfocalError, OSError) as error:
+        raise SystemExit(str(error)) from None
