@@ -25,7 +25,7 @@ from segfocal.card import Card
 from segfocal.layers import CropLike, Double, PadToMultiple, Standardize, exact_gelu
 from segfocal.models import FocalNet
 from segfocal.models.cost import multiply_accumulates
-from segfocal.models.decoder import LEVELS, level_widths
+from segfocal.models.decoder import level_widths
 
 STRIDE, SIDE = 32, 512
 
@@ -66,7 +66,7 @@ def heavy_unet(card: Card, preset: str) -> keras.Model:
         norm = keras.layers.LayerNormalization(epsilon=1e-5, name=f"skip_{level}_norm")
         skips[level] = norm(features[level.upper()])
     x = skips["p5"]
-    for level in LEVELS:
+    for level in widths:
         x = Double("nearest", name=f"double_{level}")(x)
         x = convolutions(ops.concatenate([x, skips[level]], axis=-1), level, "decoder")
     logits = keras.layers.Dense(card.num_classes, dtype="float32", name="logits")(x)

@@ -3,7 +3,7 @@
     python benchmarks/dynunet.py --data ../shared/data/med_msd_hippocampus --max-minutes 90
 
 The spec is `accuracy_specs/hippocampus.yaml` unless --spec names another one of volumes. Same split
-and patches (segfocal's own sampler, with the light augmentation unless told otherwise), same loss
+and patches (segfocal's own sampler and the plan's augmentation, as accuracy.py has them), same loss
 (segfocal's Dice and cross-entropy, on Keras's PyTorch backend), AdamW with averaged weights. As the
 number of steps in a given time is not known beforehand, the learning rate follows the share of the
 time that has passed: the peer's schedule always ends. Whole scans are predicted through the same
@@ -24,7 +24,10 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 MISSING = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
-PATCH, BATCH = (48, 64, 48), 4
+PATCH, BATCH = (32, 48, 32), 4
+MIRROR_AXES = (0,)
+"""As in accuracy.py: flipped from front to back, anterior would look like posterior."""
+
 WARM_UP = 0.05
 """Share of the time."""
 LEARNING_RATE, WEIGHT_DECAY, CLIP = 1e-3, 0.02, 1.0
@@ -133,7 +136,7 @@ def main() -> None:
     parser.add_argument("--max-minutes", type=float, default=90.0, help="of training")
     parser.add_argument("--steps", type=int, help="train so many steps instead")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--augmentation", choices=("light", "default", "none"), default="light")
+    parser.add_argument("--augmentation", choices=("light", "default", "none"), default="default")
     parser.add_argument("-o", "--out", type=Path, default=Path("runs/dynunet"))
     given = parser.parse_args()
     if MISSING:
@@ -157,9 +160,9 @@ def compare(given):
     device = "cuda" if torch.cuda.is_available() else "cpu"
     spec = sf.load_spec(given.spec, root=given.data)
     plan = sf.make_plan(
-        spec, preset="nano", patch=PATCH, batch_size=BATCH, seed=given.seed,
+        spec, preset="micro_fine", patch=PATCH, batch_size=BATCH, seed=given.seed,
         augmentation=given.augmentation,
-    )  # fmt: skip
+    ).model_copy(update={"mirror_axes": MIRROR_AXES})  # fmt: skip
     torch.manual_seed(given.seed)
     net = network(len(spec.channels), spec.num_classes).to(device)
     inputs = Standardized(plan.card, device)

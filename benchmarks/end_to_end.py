@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 from peer_networks import MONAI, monai_network
 from plots import line_plot
-from tables import Results, page_options, table, write_tables
+from tables import Results, code_digest, page_options, table, write_tables
 from turns import THREADS, keep_to_cores, missing, peak_bytes, with_threads
 
 CHANNELS, CLASSES, BATCH = 3, 6, 4
@@ -210,7 +210,8 @@ def main() -> None:
     )
     page_options(parser, __file__)
     options = parser.parse_args()
-    folder = options.work / f"{options.preset}-{options.tile}"
+    # What another version of the package measured does not go into the same page.
+    folder = options.work / f"{options.preset}-{options.tile}-{options.threads}-{code_digest()}"
     folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "model.xml").exists():
         prepare = [sys.executable, __file__, "--prepare", str(folder), options.preset]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
+import importlib.util
 import json
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Results", "page_options", "parse", "spread", "table", "write_tables"]
+__all__ = ["Results", "code_digest", "page_options", "parse", "spread", "table", "write_tables"]
 
 BEGIN, END = "<!-- tables -->", "<!-- end of tables -->"
 
@@ -32,6 +34,15 @@ class Results(dict[str, Any]):
         print(f"{name}: {value}", flush=True)
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._path.write_text(json.dumps(self, indent=1) + "\n")
+
+
+def code_digest() -> str:
+    """Return a digest of the package's code."""
+    package = Path(importlib.util.find_spec("segfocal").origin).parent  # type: ignore
+    digest = hashlib.sha256()
+    for path in sorted(package.rglob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:8]
 
 
 def spread(values: Sequence[float], digits: int = 3) -> str:

@@ -17,5 +17,5 @@ if __name__ == "__main__":
         __file__,
         __doc__,
         "Speed of the network, volumes",
-        {"ndim": 3, "preset": "micro", "side": 64, "rounds": 9, "channels": 1, "classes": 3},
+        {"ndim": 3, "preset": "micro", "side": 64, "rounds": 3, "channels": 1, "classes": 3},
     )
