@@ -29,6 +29,7 @@ LAYERS = {
         "presets",
         "work",
         "reliability",
+        "rounding",
         "scores",
         "surface",
         "temperature",
