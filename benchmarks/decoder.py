@@ -25,7 +25,7 @@ from segfocal.card import Card
 from segfocal.layers import CropLike, Double, PadToMultiple, Standardize, exact_gelu
 from segfocal.models import FocalNet
 from segfocal.models.cost import multiply_accumulates
-from segfocal.models.decoder import level_widths
+from segfocal.presets import level_widths
 
 STRIDE, SIDE = 32, 512
 

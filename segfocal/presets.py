@@ -1,10 +1,10 @@
-"""Sizes of FocalNet encoders: the published tables and two lighter ones of our own."""
+"""Sizes of networks: the published tables of FocalNet, lighter ones of our own, the decoder's."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-__all__ = ["PRESETS", "Preset"]
+__all__ = ["PRESETS", "Preset", "level_widths"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +86,19 @@ PRESETS: dict[str, Preset] = {
     "huge_fl3": _large(352, 3, 3, huge=True),
     "huge_fl4": _large(352, 4, 3, huge=True),
 }
+
+
+def level_widths(embed_dim: int, first: int = 2) -> dict[str, int]:
+    """Return the channels of each level of the decoder, in the order in which they are computed.
+
+    Above the encoder's finest feature they halve with each level: of the work of a network whose
+    finest feature is P2, three quarters of the decoder's lie at full resolution.
+
+    Args:
+        embed_dim: Channels of the encoder's finest feature.
+        first: Its number: 2 for P2, 4 times smaller than the image.
+    """
+    widths = {f"p{first + 2}": 2 * embed_dim, f"p{first + 1}": embed_dim, f"p{first}": embed_dim}
+    for level in reversed(range(first)):
+        widths[f"p{level}"] = max(8, embed_dim // 2 ** (first - level))
+    return widths

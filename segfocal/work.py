@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from segfocal.presets import PRESETS
+from segfocal.presets import PRESETS, level_widths
 
 __all__ = ["read_work", "work_per_pixel"]
 
@@ -83,8 +83,8 @@ def _decoder(
     sizes: Mapping[str, Any], channels: int, classes: int, ndim: int, transposed: bool
 ) -> float:
     width, first = int(sizes["embed_dim"]), int(sizes["patch_size"]).bit_length() - 1
-    stems = [max(8, width // 2**times) for times in range(first, 0, -1)]
-    widths = [*stems, width, width, 2 * width]  # of p0 and on
+    widths = [*level_widths(width, first).values()][::-1]  # of p0 and on
+    stems = widths[:first]
     skips = [*stems, width, 2 * width, 4 * width]
     below = [*widths[1:], 8 * width]  # what comes up; to the last from the coarsest feature
     total = 3.0**ndim * channels * widths[0] + widths[0] * classes

@@ -15,26 +15,11 @@ from keras import KerasTensor
 
 from segfocal.layers import Double, exact_gelu
 from segfocal.layers.focal_modulation import LAYER_NORM_EPSILON
+from segfocal.presets import level_widths
 
-__all__ = ["Upsampling", "decode", "level_widths"]
+__all__ = ["Upsampling", "decode"]
 
 Upsampling = Literal["nearest", "linear", "transposed"]
-
-
-def level_widths(embed_dim: int, first: int = 2) -> dict[str, int]:
-    """Return the channels of each level of the decoder, in the order in which they are computed.
-
-    Above the encoder's finest feature they halve with each level: of the work of a network whose
-    finest feature is P2, three quarters of the decoder's lie at full resolution.
-
-    Args:
-        embed_dim: Channels of the encoder's finest feature.
-        first: Its number: 2 for P2, 4 times smaller than the image.
-    """
-    widths = {f"p{first + 2}": 2 * embed_dim, f"p{first + 1}": embed_dim, f"p{first}": embed_dim}
-    for level in reversed(range(first)):
-        widths[f"p{level}"] = max(8, embed_dim // 2 ** (first - level))
-    return widths
 
 
 def decode(

@@ -9,7 +9,8 @@
                                        P4 ── + ─ 3×3 ┘
                                        P5 ───┘
 
-See :mod:`segfocal.models.decoder` for the way up.
+An encoder with patches of 2 gives P1 to P4, and P0 alone is made from the image. See
+:mod:`segfocal.models.decoder` for the way up.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from segfocal.card import Card
 from segfocal.layers import CropLike, PadToMultiple, Standardize, exact_gelu
 from segfocal.layers.focal_modulation import GlobalContext
 from segfocal.models.backbones import connect, resolve_encoder
-from segfocal.models.decoder import Upsampling, decode, level_widths
+from segfocal.models.decoder import Upsampling, decode
 from segfocal.models.focalnet import FocalNet
 from segfocal.models.inputs import with_valid
+from segfocal.presets import level_widths
 
 __all__ = ["FocalUNet"]
 

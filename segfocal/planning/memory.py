@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from segfocal.presets import Preset
+from segfocal.presets import Preset, level_widths
 
 __all__ = ["training_bytes"]
 
@@ -49,9 +49,8 @@ def training_bytes(
         maps = depth * (19 + 4 * network.focal_levels) + 3
         values += positions * width * maps
         weights += depth * 12 * width**2
-    widths = [network.embed_dim, network.embed_dim, 2 * network.embed_dim]
-    for times in range(1, network.patch_size.bit_length()):
-        widths.insert(0, max(8, network.embed_dim // 2**times))
+    first = network.patch_size.bit_length() - 1
+    widths = [*level_widths(network.embed_dim, first).values()][::-1]  # of p0 and on
     for level, width in enumerate(widths):
         values += positions_at(2**level) * 7 * width
         weights += width**2 * 3 ** len(sides)
