@@ -25,6 +25,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 MISSING = [name for name in ("torch", "monai") if importlib.util.find_spec(name) is None]
 PATCH, BATCH = (32, 48, 32), 4
+TILES = (48, 64, 48), PATCH
+"""All of a volume at once, as in accuracy.py, and what the network saw in training."""
 MIRROR_AXES = (0,)
 """As in accuracy.py: flipped from front to back, anterior would look like posterior."""
 
@@ -170,10 +172,18 @@ def compare(given):
     with BatchWorkers(recipe, EPOCH) as batches:
         trained, steps, seconds = train(net, inputs, batches, given.max_minutes, given.steps)
     peer = Peer(trained, plan.card, inputs, f"dynunet-{given.seed}-{steps}-{time.time_ns()}")
-    started = time.monotonic()
-    score = sf.evaluate(peer, spec, "test", out=given.out, overwrite=True)
+    scores = {}
+    for tile in TILES:
+        name = "x".join(map(str, tile))
+        score = sf.evaluate(peer, spec, "test", out=given.out / name, overwrite=True, tile=tile)
+        scores[name] = {
+            "mean_dice": round(score.foreground_dice, 4),
+            "interval": score.as_json()["intervals"]["foreground_dice"],
+        }
+        for kind in ("dice", "hd95"):
+            means = {score.classes[k]: score.over_cases(kind, k)["mean"] for k in score.foreground}
+            scores[name][kind] = means
     assert "tensorflow" not in sys.modules
-    dice = {score.classes[k]: score.over_cases("dice", k)["mean"] for k in score.foreground}
     return {
         "network": "MONAI DynUNet",
         "parameters": sum(one.numel() for one in net.parameters()),
@@ -183,11 +193,7 @@ def compare(given):
         "steps": steps,
         "minutes": round(seconds / 60, 2),
         "device": device,
-        "mean_dice": round(score.foreground_dice, 4),
-        "interval": score.as_json()["intervals"]["foreground_dice"],
-        "dice": dice,
-        "hd95": {score.classes[k]: score.over_cases("hd95", k)["mean"] for k in score.foreground},
-        "seconds_of_evaluation": round(time.monotonic() - started, 1),
+        "by_tile": scores,
         "labels": str(given.out),
     }
 

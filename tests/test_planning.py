@@ -187,8 +187,9 @@ def test_a_label_outside_the_class_table_is_refused(dataset):
         ((192, 2000), (128, 192), 16),
         # Volumes: the nearest multiple of 32, at most 2**19 voxels.
         ((144, 96, 48), (128, 96, 32), 2),
-        ((143, 95, 5), (128, 96, 32), 2),
-        ((35, 50, 35), (32, 64, 32), 6),
+        ((35, 64, 35), (32, 64, 32), 6),
+        # Small ones: multiples of 16.
+        ((35, 50, 35), (32, 48, 32), 8),
     ],
 )
 def test_patch_and_batch_follow_from_the_size_of_the_region(dataset, shape, patch, batch_size):
@@ -196,9 +197,45 @@ def test_patch_and_batch_follow_from_the_size_of_the_region(dataset, shape, patc
     bands.flat[0] = 1
     plan = make_plan(dataset(bands, np.zeros(shape, "uint8")))
     assert plan.patch == patch
-    # Tiles of one output stride could not overlap.
-    assert plan.card.tile == tuple(max(64, side) for side in patch)
     assert plan.batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile", "whole"),
+    [
+        # Scenes: the patch; of one output stride tiles could not overlap.
+        ((400, 400), (256, 256), False),
+        ((48, 47), (64, 64), False),
+        # Volumes: all of the largest, where that is not much more than a patch.
+        ((143, 95, 5), (160, 96, 64), True),
+        ((35, 50, 35), (48, 64, 48), True),
+        ((60, 65, 40), (64, 96, 64), True),
+        ((35, 65, 35), (64, 64, 64), False),
+        ((200, 180, 90), (128, 96, 64), False),
+    ],
+)
+def test_a_tile_is_a_patch_or_holds_the_largest_volume(dataset, shape, tile, whole):
+    bands = np.zeros((1, *shape), "uint8")
+    bands.flat[0] = 1
+    plan = make_plan(dataset(bands, np.zeros(shape, "uint8")))
+    assert plan.card.tile == tile
+    assert ("whole" in plan.reasons["card.tile"]) == whole
+
+
+@pytest.mark.parametrize(
+    ("shape", "device", "preset"),
+    [
+        ((63, 63, 63), "cpu", "nano_fine"),
+        ((63, 63, 63), "gpu", "micro_fine"),
+        ((64, 20, 20), "cpu", "nano"),
+        ((40, 40), "cpu", "nano"),
+    ],
+)
+def test_volumes_that_are_small_along_all_axes_get_a_fine_encoder(dataset, shape, device, preset):
+    spec = dataset(np.ones((1, *shape), "uint8"), np.zeros(shape, "uint8"))
+    plan = make_plan(spec, device=device)
+    assert plan.preset == preset
+    assert ("less than 64" in plan.reasons["preset"]) == preset.endswith("fine")
 
 
 def test_the_smallest_region_along_each_axis_decides(dataset):

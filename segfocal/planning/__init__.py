@@ -24,6 +24,7 @@ from segfocal.planning.course import FIXED, plan_sampling, plan_steps
 from segfocal.planning.device import DeviceKind, device_at_hand
 from segfocal.planning.doubts import doubts_of
 from segfocal.planning.intensity import plan_normalization
+from segfocal.planning.network import plan_preset, plan_tile
 from segfocal.planning.resolution import plan_resolution
 from segfocal.planning.scale import pixels_at
 from segfocal.planning.sizes import memory_doubt, plan_batch, plan_patch
@@ -98,17 +99,11 @@ def make_plan(
             else channel
             for channel in channels
         )
-    chosen = preset or ("nano" if not place.is_gpu else "tiny_srf" if spec.ndim == 2 else "micro")
-    reasons["preset"] = (
-        "asked for"
-        if preset
-        else f"{place.name}: the smallest, made for processors"
-        if not place.is_gpu
-        else f"{place.name}: as published"
-        if spec.ndim == 2
-        else f"{place.name}: volumes take more memory than scenes"
-    )
-    network = PRESETS[chosen]
+    if preset is None:
+        preset, reasons["preset"] = plan_preset(shapes, place)
+    else:
+        reasons["preset"] = "asked for"
+    network = PRESETS[preset]
     width = len(channels), spec.num_classes
     if patch is None:
         patch, reasons["patch"] = plan_patch(shapes, resolution, network, *width, place)
@@ -125,9 +120,7 @@ def make_plan(
         reasons["steps"] = "asked for"
     chances, other, why = plan_sampling(spec, found.fingerprint)
     reasons.update(why)
-    stride = network.output_stride
-    # Two strides at least: tiles of one could not overlap.
-    tile = tuple(max(2 * stride, -(-side // stride) * stride) for side in patch)
+    tile, reasons["card.tile"] = plan_tile(shapes, patch, network.output_stride)
     settings, mirror_axes = augmentation_of(augmentation, patch, resolution)
     reasons["augmentation"] = {
         "default": "as nnU-Net: elastic deformation is switched off; set its probability to try it",
@@ -140,11 +133,6 @@ def make_plan(
         else "all: a scene seen from above has no upright side; take axes away if yours have"
         if spec.ndim == 2
         else "all, as nnU-Net; take away the axis from left to right if sides matter"
-    )
-    reasons["card.tile"] = (
-        "the patch"
-        if tile == tuple(patch)
-        else f"the patch in multiples of {stride}, and two of them at least: tiles overlap"
     )
     reasons.update(FIXED)
     for text in doubts:
@@ -165,7 +153,7 @@ def make_plan(
             resolution=resolution,
             orientation=(spec.orientation or "RAS") if spec.ndim == 3 else None,
         ),
-        preset=chosen,
+        preset=preset,
         patch=patch,
         batch_size=batch_size,
         steps=steps,

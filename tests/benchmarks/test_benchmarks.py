@@ -143,11 +143,13 @@ def test_the_peer_is_trained_and_scored_without_tensorflow(tmp_path):
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert (found["parameters"], found["steps"]) == (5_600_963, 2)
-    saved = json.loads((tmp_path / "out" / "scores.json").read_text())
-    assert saved["foreground_dice"] == pytest.approx(found["mean_dice"], abs=1e-4)
-    assert [case["case"] for case in saved["cases"]] == [*saved["labels"]]
-    assert all(Path(path).is_file() for path in saved["labels"].values())
-    assert len(saved["cases"]) + found["cases"]["train"] == 7
+    assert [*found["by_tile"]] == ["48x64x48", "32x48x32"]
+    for tile, scores in found["by_tile"].items():
+        saved = json.loads((tmp_path / "out" / tile / "scores.json").read_text())
+        assert saved["foreground_dice"] == pytest.approx(scores["mean_dice"], abs=1e-4)
+        assert [case["case"] for case in saved["cases"]] == [*saved["labels"]]
+        assert all(Path(path).is_file() for path in saved["labels"].values())
+        assert len(saved["cases"]) + found["cases"]["train"] == 7
 
 
 def test_without_the_peer_a_line_says_what_to_install():
