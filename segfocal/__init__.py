@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from segfocal.spec_check import check_spec as check_spec
     from segfocal.spec_drafts import draft_spec as draft_spec
     from segfocal.spec_drafts import import_spec as import_spec
+    from segfocal.speeds import measure_speed as measure_speed
     from segfocal.training import save_model as save_model
     from segfocal.training import train as train
     from segfocal.weights import from_pretrained as from_pretrained
@@ -77,6 +78,7 @@ _HOME = {
     "load_plan": "segfocal.data.plan",
     "load_spec": "segfocal.data.spec",
     "make_plan": "segfocal.planning",
+    "measure_speed": "segfocal.speeds",
     "open_scan": "segfocal.io",
     "inspect": "segfocal.inspection",
     "predict": "segfocal.prediction",

@@ -74,6 +74,7 @@ LAYERS = {
         "shards",
         "spec_check",
         "spec_drafts",
+        "speeds",
         "training",
     ],
     "5": ["cli", "__main__"],

@@ -18,6 +18,7 @@ from segfocal.cli.plan import plan
 from segfocal.cli.predict import predict
 from segfocal.cli.quantize import quantize
 from segfocal.cli.spec import spec
+from segfocal.cli.speed import speed
 from segfocal.cli.stopping import catch_signals
 from segfocal.cli.train import train
 from segfocal.errors import SegfocalError, SegfocalWarning
@@ -68,6 +69,7 @@ for command in (
     evaluate,
     export,
     quantize,
+    speed,
     convert_weights,
     spec,
 ):

@@ -101,7 +101,8 @@ class Forward:
     def _call(
         self, values: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]]
     ) -> NDArray[np.float32]:
-        size = self.batch_size if self._pad else max(1, len(values))
+        # An empty call is to take as much memory as any: runtimes run several tiles side by side.
+        size = self.batch_size if self._pad or not values else len(values)
         batch = np.zeros((size, *self._tile, self._num_channels), np.float32)
         usable = np.zeros((size, *self._tile), np.bool_)
         for place, (one, its) in enumerate(zip(values, valid, strict=True)):

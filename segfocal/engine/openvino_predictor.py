@@ -2,7 +2,8 @@
 
 Every tile is a call of its own, whatever the batch, so that a result cannot depend on the
 batch. Two calls run side by side, each on half of the cores: that is as fast as, and for light
-networks up to twice as fast as, one call on all of them.
+networks up to twice as fast as, one call on all of them. On many cores more may be faster still:
+:func:`segfocal.measure_speed` tells, and the environment variable ``SEGFOCAL_LANES`` sets it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ Precision = Literal["float32", "bfloat16"]
 # Left to itself, OpenVINO would choose bfloat16 on processors that have it: 7e-3 off.
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
-_LANES = 2
+LANES = 2
+"""Calls side by side, where nothing else is asked for and there are as many cores."""
 
 
 def load_openvino() -> Any:
@@ -84,10 +86,12 @@ class OpenVINOPredictor:
         batch_matters: The batch makes no difference to the result.
         precision: What it computes in: ``"float32"``, ``"bfloat16"``, or ``"int8"`` where its
             layers are quantized.
+        lanes: Calls that run side by side, each on its share of the cores, as of the next
+            :meth:`prepare`; more take more memory. The result is the same.
 
     Raises:
-        ModelError: It is missing, damaged, holds no card, OpenVINO is not installed, or the
-            processor lacks the precision.
+        ModelError: It is missing, damaged, holds no card, OpenVINO is not installed, the
+            processor lacks the precision, or ``SEGFOCAL_LANES`` is no number.
     """
 
     tile_by_tile = True
@@ -118,6 +122,7 @@ class OpenVINOPredictor:
             outputs = {name for port in self._model.outputs for name in port.names}
         check_signature(path, inputs, outputs)
         require_precision(precision)
+        self.lanes = _lanes_asked()
         self._hint = _HINTS[precision]
         self.precision = facts.precision if precision == "float32" else precision
         self._tile: tuple[int, ...] | None = None
@@ -177,11 +182,19 @@ class OpenVINOPredictor:
         with loading(path, "OpenVINO"):
             model = with_planar_softmax(self._model.clone())
             model.reshape({"image": [1, *tile], "valid": [1, *tile[:-1]]})
-            lanes = min(_LANES, os.cpu_count() or 1)
-            options = {"INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": lanes}
+            options = {"INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": self.lanes}
             compiled = self._core.compile_model(model, "CPU", options)
-            self._requests = [compiled.create_infer_request() for _ in range(lanes)]
+            self._requests = [compiled.create_infer_request() for _ in range(self.lanes)]
         self._tile = tile
+
+
+def _lanes_asked() -> int:
+    asked = os.environ.get("SEGFOCAL_LANES")
+    if not asked:
+        return min(LANES, os.cpu_count() or 1)
+    if not asked.isdecimal() or not int(asked):
+        raise ModelError(f"SEGFOCAL_LANES is {asked!r}; expected a number of calls from 1")
+    return int(asked)
 
 
 def _weights_beside(path: Path, expected: str | None) -> Path:
