@@ -24,7 +24,7 @@ import numpy as np
 import rasterio
 import rasterio.shutil
 from rasterio.windows import Window
-from tables import table, write_tables
+from tables import page_options, table, write_tables
 
 TILE, OVERLAP, CLASSES = 512, 128, 6
 STRIDE = TILE - OVERLAP
@@ -47,11 +47,12 @@ def make_scene(path, side):
         crs="EPSG:32633", transform=rasterio.Affine(10, 0, 0, 0, -10, 0),
     ) as scene:  # fmt: skip
         for row in range(0, side, 512):
-            rows = np.sin(np.arange(row, row + 512) / 61.0)[:, None]
+            high = min(512, side - row)
+            rows = np.sin(np.arange(row, row + high) / 61.0)[:, None]
             for band in (1, 2, 3):
-                block = 120 + 90 * rows * np.roll(wave, 50 * band) + rng.normal(0, 4, (512, side))
+                block = 120 + 90 * rows * np.roll(wave, 50 * band) + rng.normal(0, 4, (high, side))
                 scene.write(
-                    block.clip(1, 254).astype(np.uint8), band, window=Window(0, row, side, 512)
+                    block.clip(1, 254).astype(np.uint8), band, window=Window(0, row, side, high)
                 )
 
 
@@ -165,6 +166,7 @@ if __name__ == "__main__":
     parser.add_argument("--side", type=int, default=8192)
     parser.add_argument("--repeat", type=int, default=3)
     parser.add_argument("--without-monai", action="store_true")
+    page_options(parser, __file__)
     options = parser.parse_args()
     names = [name for name in RUNS if not (name == "monai" and options.without_monai)]
     results: dict[str, list[dict[str, float]]] = {name: [] for name in names}
@@ -189,7 +191,7 @@ if __name__ == "__main__":
         peak = max(run["peak_mb"] for run in runs)
         rows.append([name, f"{seconds:.2f}", f"{seconds / base:.2f}", f"{peak:.0f}"])
     write_tables(
-        Path(__file__).with_suffix(".md"),
+        options.out,
         "What tiled inference costs besides the model",
         "pipeline_cost.py",
         [

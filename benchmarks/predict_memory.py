@@ -8,6 +8,7 @@ classes in a process of its own; what the process took at most, and what it kept
 the label map was complete, are printed. The aim: at most 1.05 of the first scene's, below 2 GB.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -92,10 +93,15 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--measure"]:
         print(json.dumps(measure(int(sys.argv[2]), Path(sys.argv[3]))))
         sys.exit()
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("sides", type=int, nargs="*", default=SIDES, help="of the scenes")
     rows = []
+    given = parser.parse_args()
     print(f"{'rows x cols':>16}{'s':>8}{'Mpx/s':>8}{'loaded':>8}{'peak MB':>9}{'of first':>10}"
           f"{'scratch MB':>12}{'output MB':>11}")  # fmt: skip
-    for side in [int(text) for text in sys.argv[1:]] or SIDES:
+    for side in given.sides:
         with tempfile.TemporaryDirectory() as folder:
             done = subprocess.run(
                 [sys.executable, __file__, "--measure", str(side), folder],

@@ -330,3 +330,22 @@ def test_sweeps_that_take_turns_share_one_model(exports, format, tiles):
     for one, other in zip(found, expected, strict=True):
         for a, b in zip(one, other, strict=True):
             np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("lanes", [1, 3])
+def test_calls_side_by_side_make_no_difference_to_the_bits(exports, monkeypatch, lanes):
+    path = exports.path("openvino")
+    values = np.random.default_rng(1).normal(70, 20, (4, 64, 64, 5)).astype(np.float32)
+    valid = np.ones(values.shape[:-1], bool)
+    expected = OpenVINOPredictor(path)(values, valid)
+    monkeypatch.setenv("SEGFOCAL_LANES", str(lanes))
+    model = OpenVINOPredictor(path)
+    assert model.lanes == lanes
+    assert np.array_equal(model(values, valid), expected)
+
+
+@pytest.mark.parametrize("asked", ["0", "two", "-1", "1.5"])
+def test_a_number_of_calls_that_is_none_is_refused(exports, monkeypatch, asked):
+    monkeypatch.setenv("SEGFOCAL_LANES", asked)
+    with pytest.raises(ModelError, match=f"SEGFOCAL_LANES is '{asked}'; expected a number"):
+        OpenVINOPredictor(exports.path("openvino"))
