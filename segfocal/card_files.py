@@ -14,6 +14,7 @@ Exported models carry the same facts under the same names in each format::
     content_hash   sha256 of an ONNX file without this entry
     global_context what the network's last focal level averages
     precision      "int8" of a quantized model; left out: "float32"
+    work           multiply-accumulate operations per pixel of encoder and decoder, as JSON
 """
 
 from __future__ import annotations
@@ -78,6 +79,8 @@ class ModelFacts:
         precision: ``"float32"``, or ``"int8"`` of a quantized model.
         content_hash: sha256 of an ONNX file without the entry that holds it; None for others,
             and for files of earlier versions.
+        work: Multiply-accumulate operations per pixel of ``encoder`` and ``decoder``; None for
+            ``.keras``, whose config says it, and where it is not known.
     """
 
     format: ModelFormat
@@ -89,6 +92,7 @@ class ModelFacts:
     global_context: str | None = None
     precision: str = "float32"
     content_hash: str | None = None
+    work: Mapping[str, float] | None = None
 
     def texts(self) -> dict[str, str]:
         """Return the facts as an exported file holds them."""
@@ -101,6 +105,7 @@ class ModelFacts:
             "global_context": self.global_context,
             "precision": None if self.precision == "float32" else self.precision,
             "content_hash": self.content_hash,
+            "work": None if self.work is None else json.dumps(dict(self.work)),
         }
         return {key: value for key, value in values.items() if value is not None}
 
@@ -185,7 +190,8 @@ def _facts(path: Path, format: ModelFormat, texts: Mapping[str, str]) -> ModelFa
         stride = int(texts["output_stride"])
         if stride < 1:
             raise ValueError(f"output_stride {stride}")
-    except (KeyError, ValueError, TypeError) as error:
+        work = {part: float(macs) for part, macs in json.loads(texts.get("work", "{}")).items()}
+    except (AttributeError, KeyError, ValueError, TypeError) as error:
         raise ModelError(
             f"{path}: the facts beside its card are damaged ({_line(error)}); export it again"
         ) from error
@@ -199,6 +205,7 @@ def _facts(path: Path, format: ModelFormat, texts: Mapping[str, str]) -> ModelFa
         global_context=texts.get("global_context"),
         precision=texts.get("precision", "float32"),
         content_hash=texts.get("content_hash"),
+        work=work or None,
     )
 
 

@@ -19,7 +19,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
 
     Models are ``.keras`` files and what :func:`~segfocal.export` writes: SavedModel folders,
     ``.onnx`` and OpenVINO's ``.xml``, and encoders that :func:`~segfocal.convert_weights` writes.
-    None needs the program that runs it. ``gmacs_per_mpx`` is the work of a ``.keras`` file's
+    None needs the program that runs it. ``gmacs_per_mpx`` is the work of the
     encoder and decoder: 10^9 multiply-accumulate operations per 10^6 pixels or voxels.
 
     Of an output of :func:`segfocal.predict`, what it was made from is told too.
@@ -40,7 +40,7 @@ def inspect(path: str | Path) -> dict[str, Any]:
             found["model_hash"] = facts.model_hash
             if facts.global_context is not None:
                 found["global_context"] = facts.global_context
-        work = read_work(path) if facts.format == "keras" else None
+        work = read_work(path) if facts.format == "keras" else facts.work
         if work is not None:
             found["gmacs_per_mpx"] = {part: round(n / 1e3, 3) for part, n in work.items()}
         if facts.precision != "float32":

@@ -6,9 +6,9 @@ takes seconds. It is a step of its own and not part of every run, so that runs r
 
 from __future__ import annotations
 
-import os
 import statistics
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
@@ -17,14 +17,16 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from segfocal.card import Card
+from segfocal.engine.contexts import in_context
 from segfocal.engine.engines import Engine, in_engine
 from segfocal.engine.job import DEFAULT_BATCH, DEFAULT_TILE, Sides, axis_sides
 from segfocal.engine.memory import is_out_of_memory, peak_bytes
-from segfocal.engine.openvino_predictor import Precision
+from segfocal.engine.openvino_predictor import Precision, usable_cores
 from segfocal.engine.predictors import Predictor, as_predictor
-from segfocal.errors import GeometryError, ModelError
+from segfocal.errors import GeometryError, ModelError, OutputError
 
 __all__ = ["Speed", "measure_speed"]
 
@@ -45,8 +47,8 @@ class Speed:
         lanes: Calls side by side, of OpenVINO; None where the engine has none.
         seconds: Per tile, the median of the calls that were timed.
         mpx_per_second: Millions of pixels or voxels that go through in a second.
-        peak_bytes: What the process held at most while the first call ran. Later ways also hold
-            what the ones before left behind.
+        peak_bytes: What the process held at most while the first call ran, with what the ways
+            before it left behind.
     """
 
     option: Engine
@@ -73,7 +75,7 @@ def measure_speed(
     Keras is tried with each batch size, OpenVINO with 1, 2, 4 and so on calls side by side up to
     the number of cores, ONNX Runtime once, as it runs tile by tile on all cores. Of each way the
     first call is not timed. Ways that need more memory than there is are left out, with the larger
-    batches of that engine. Run it while the machine does nothing else.
+    ones of that engine. Run it while the machine does nothing else.
 
     Args:
         model: Path of a ``.keras``, ``.xml`` or ``.onnx`` file, or a model that is loaded.
@@ -82,7 +84,8 @@ def measure_speed(
         batch_sizes: Tiles per call of Keras.
         seconds: How long each way is timed, at least three calls.
         precision: See :func:`segfocal.predict`; bfloat16 is for OpenVINO.
-        tell: Called with a line when an engine is left out or a model converted.
+        tell: Called with a line for each way, when an engine is left out, and when the model is
+            converted.
 
     Returns:
         The ways, fastest first. ``option``, ``batch_size`` and ``lanes`` of the first are what to
@@ -91,6 +94,8 @@ def measure_speed(
     Raises:
         ModelError: No model of segfocal, or an engine that was asked for cannot run it.
         GeometryError: Tile, batch sizes or time are no such numbers.
+        OutputError: The model has to be converted, and the cache cannot be written.
+        MemoryError: Not one tile fits.
     """
     if not batch_sizes or min(batch_sizes) < 1 or not seconds > 0:
         raise GeometryError(
@@ -98,61 +103,88 @@ def measure_speed(
             "more than 0 seconds"
         )
     found: list[Speed] = []
+    why: Exception | None = None
     for option in _engines_for(model, precision) if engines is None else engines:
         try:
-            predictor = as_predictor(in_engine(model, option, precision=precision, tell=tell))
-        except ModelError as error:
-            if engines is not None or option == "keras":
+            predictor = _predictor(model, option, precision, tell)
+            one = _tile(predictor, tile)
+            with _as_it_was(predictor, one.shape):
+                for batch_size, lanes in _ways(predictor, batch_sizes):
+                    way = _measured(predictor, option, one, batch_size, lanes, seconds)
+                    found.append(way)
+                    if tell is not None:
+                        tell(f"{option}: {batch_size} tiles in {way.seconds * batch_size:.3g} s")
+        except GeometryError:
+            raise
+        except (ModelError, OutputError, MemoryError, RuntimeError) as error:
+            if not isinstance(error, ModelError | OutputError) and not is_out_of_memory(error):
                 raise
+            if engines is not None and isinstance(error, ModelError):
+                raise
+            why = error
             if tell is not None:
-                tell(f"{option} is left out: {error}")
-            continue
-        values, valid = _tiles(predictor, tile, max(*batch_sizes, os.cpu_count() or 1))
-        pixels = valid[0].size
-        for batch_size, lanes in _ways(predictor, batch_sizes):
-            if lanes is not None:
-                predictor.lanes = lanes  # type: ignore[attr-defined]
-                predictor.prepare(values.shape[1:])  # type: ignore[attr-defined]
-            call = partial(predictor, values[:batch_size], valid[:batch_size])
-            try:
-                _, peak = peak_bytes(call)
-                taken = _timed(call, seconds) / batch_size
-            except Exception as error:
-                if not is_out_of_memory(error):
-                    raise
-                if tell is not None:
-                    tell(f"{option}: {batch_size} tiles of {pixels} pixels do not fit into memory")
-                break
-            found.append(
-                Speed(
-                    option, predictor.engine, batch_size, lanes, taken, pixels / taken / 1e6, peak
-                )
-            )
-    if not found:
-        raise ModelError("no engine could run a tile; choose a smaller tile")
+                text = "more do not fit into memory" if is_out_of_memory(error) else str(error)
+                tell(f"{option} is left out: {text}" if not found else f"{option}: {text}")
+    if not found and why is not None:
+        raise why
     return sorted(found, key=lambda speed: speed.seconds)
 
 
+def _predictor(model: Any, option: Engine, precision: Precision, tell: Tell | None) -> Predictor:
+    predictor = as_predictor(in_engine(model, option, precision=precision, tell=tell))
+    if getattr(predictor, "global_context", None) == "frozen":
+        # The same work, without the means of a scan.
+        predictor = as_predictor(in_context(model, "tile"))
+    return predictor
+
+
+@contextmanager
+def _as_it_was(predictor: Any, shape: tuple[int, ...]) -> Iterator[None]:
+    """Leave the lanes of a predictor, which may be the caller's, as they are."""
+    lanes = getattr(predictor, "lanes", None)
+    yield
+    if lanes is not None and predictor.lanes != lanes:
+        predictor.lanes = lanes
+        predictor.prepare(shape)
+
+
+def _measured(
+    predictor: Predictor,
+    option: Engine,
+    tile: NDArray[np.float32],
+    batch_size: int,
+    lanes: int | None,
+    seconds: float,
+) -> Speed:
+    if lanes is not None:
+        predictor.lanes = lanes  # type: ignore[attr-defined]
+        predictor.prepare(tile.shape)  # type: ignore[attr-defined]
+    values = np.ascontiguousarray(np.broadcast_to(tile, (batch_size, *tile.shape)))
+    call = partial(predictor, values, np.ones(values.shape[:-1], np.bool_))
+    _, peak = peak_bytes(call)
+    taken = _timed(call, seconds) / batch_size
+    rate = tile[..., 0].size / taken / 1e6
+    return Speed(option, predictor.engine, batch_size, lanes, taken, rate, peak)
+
+
 def _engines_for(model: Any, precision: Precision) -> list[Engine]:
-    """Return the engines that are installed and run models of its kind."""
-    suffix = Path(model).suffix.lower() if isinstance(model, str | Path) else ""
-    if not suffix and not hasattr(model, "predict_on_batch"):
+    """Return the engines that are installed and run models of its kind, the lightest first."""
+    suffix = Path(model).suffix.lower() if isinstance(model, str | Path) else ".keras"
+    if not isinstance(model, str | Path) and not hasattr(model, "predict_on_batch"):
         return ["auto"]  # a predictor of another kind runs as it is
-    installed: list[Engine] = []
-    if suffix not in (".xml", ".onnx") and precision == "float32":
-        installed.append("keras")
-    if find_spec("openvino") is not None or suffix == ".xml" or precision != "float32":
-        installed.append("openvino")
-    if suffix != ".xml" and precision == "float32" and find_spec("onnxruntime") is not None:
-        installed.append("onnxruntime")
-    return installed or ["auto"]
+    if precision != "float32" or suffix == ".xml":
+        return ["openvino"]
+    runtimes: list[Engine] = ["openvino", "onnxruntime"]
+    installed = [name for name in runtimes if find_spec(name) is not None]
+    # In a process in which Keras ran, the others would seem to take its memory too.
+    return [*installed, "keras"] if suffix != ".onnx" else installed or ["auto"]
 
 
 def _ways(predictor: Predictor, batch_sizes: Sequence[int]) -> Iterator[tuple[int, int | None]]:
     """Yield batch sizes and lanes that make a difference to a predictor."""
     if hasattr(predictor, "lanes"):
         lanes = 1
-        while lanes <= (os.cpu_count() or 1):
+        while lanes <= usable_cores():
             yield max(lanes, DEFAULT_BATCH), lanes
             lanes *= 2
     elif getattr(predictor, "tile_by_tile", False):
@@ -161,23 +193,22 @@ def _ways(predictor: Predictor, batch_sizes: Sequence[int]) -> Iterator[tuple[in
         yield from ((size, None) for size in sorted({*batch_sizes}))
 
 
-def _tiles(predictor: Predictor, tile: Sides | None, count: int) -> tuple[Any, Any]:
-    """Return tiles ``(count, *tile, channels)`` such as the model expects, all valid."""
+def _tile(predictor: Predictor, tile: Sides | None) -> NDArray[np.float32]:
+    """Return a tile ``(*tile, channels)`` such as the network expects."""
     card = predictor.card
     if not isinstance(card, Card) or predictor.ndim is None:
         raise ModelError(
             f"{type(predictor).__name__} has no card; expected a segfocal model or its file"
         )
-    asked = tile or card.tile or DEFAULT_TILE[predictor.ndim]
+    asked = (card.tile or DEFAULT_TILE[predictor.ndim]) if tile is None else tile
     sides = axis_sides(asked, predictor.ndim, "tile")
     stride = predictor.output_stride
     if any(side < 1 or side % stride for side in sides):
         raise GeometryError(f"tile {sides}; expected multiples of the network's stride {stride}")
-    mean = [channel.mean for channel in card.channels]
-    deviation = [channel.std for channel in card.channels]
-    one = np.random.default_rng(0).normal(mean, deviation, (*sides, len(mean))).astype(np.float32)
-    values = np.broadcast_to(one, (max(count, DEFAULT_BATCH), *one.shape))
-    return np.ascontiguousarray(values), np.ones(values.shape[:-1], np.bool_)
+    mean = [channel.mean for channel in card.network_channels]
+    deviation = [channel.std for channel in card.network_channels]
+    values = np.random.default_rng(0).normal(mean, deviation, (*sides, len(mean)))
+    return values.astype(np.float32)
 
 
 def _timed(call: Callable[[], object], seconds: float) -> float:

@@ -19,6 +19,7 @@ from segfocal.errors import GeometryError, OutputExistsError, SpecError
 from segfocal.planning import make_plan
 from segfocal.planning.device import Device, device_at_hand
 from segfocal.planning.memory import training_bytes
+from segfocal.planning.network import plan_preset, plan_tile
 from segfocal.planning.revision import revised
 from segfocal.planning.sizes import plan_patch
 from segfocal.presets import PRESETS
@@ -220,6 +221,40 @@ def test_a_tile_is_a_patch_or_holds_the_largest_volume(dataset, shape, tile, who
     plan = make_plan(dataset(bands, np.zeros(shape, "uint8")))
     assert plan.card.tile == tile
     assert ("whole" in plan.reasons["card.tile"]) == whole
+
+
+def test_the_largest_volume_decides_unless_the_others_would_pay_for_it(dataset):
+    def tile_of(*shapes):
+        scans = np.array(shapes, np.float64)
+        return plan_tile(scans, (48, 48, 48), 16)[0]
+
+    assert tile_of((48, 48, 48)) == (48, 48, 48)
+    assert tile_of((50, 48, 40)) == (64, 48, 48)
+    # One whole tile of 64 x 48 x 48 for each, or 19 tiles of 48 x 48 x 48 and two.
+    assert tile_of((50, 48, 40), *[(48, 48, 48)] * 19) == (48, 48, 48)
+    assert tile_of((40, 48, 40), (60, 60, 60), (60, 60, 60)) == (64, 64, 64)
+    # At most four times the patch, and 2**20.
+    assert tile_of((97, 96, 60)) == (48, 48, 48)
+    assert plan_tile(np.array([[129.0, 96, 90]]), (96, 96, 96), 16)[0] == (96, 96, 96)
+    assert plan_tile(np.array([[113.0, 96, 60]]), (96, 96, 64), 16)[0] == (128, 96, 64)
+
+
+def test_scans_and_not_the_regions_in_them_say_what_is_small(dataset):
+    shape = (70, 66, 40)
+    region = {"case": "a", "rows": [0, 40], "cols": [0, 40], "planes": [0, 40]}
+    spec = dataset(np.ones((1, *shape), "uint8"), np.zeros(shape, "uint8"),
+                   splits={"train": [region]})  # fmt: skip
+    plan = make_plan(spec)
+    assert plan.preset == "nano"
+    assert plan.patch == (32, 32, 32)
+    assert plan.card.tile == (64, 64, 64)
+
+
+def test_the_median_volume_decides_on_the_encoder():
+    cpu = device_at_hand("cpu", "8GB")
+    small, large = (60.0, 30.0, 30.0), (80.0, 30.0, 30.0)
+    assert plan_preset(np.array([small, small, large]), cpu)[0] == "nano_fine"
+    assert plan_preset(np.array([small, large, large]), cpu)[0] == "nano"
 
 
 @pytest.mark.parametrize(

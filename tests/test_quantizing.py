@@ -77,6 +77,9 @@ def test_it_is_a_model_with_a_name_of_its_own(exports, quantized):
     assert rough.engine.endswith(" int8")
     assert model_identity(rough).hash != model_identity(plain).hash
     assert sf.inspect(quantized.output)["precision"] == "int8"
+    assert (
+        sf.inspect(quantized.output)["gmacs_per_mpx"] == sf.inspect(exports.keras)["gmacs_per_mpx"]
+    )
     assert "precision" not in sf.inspect(exports.path("openvino"))
 
 

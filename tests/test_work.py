@@ -44,3 +44,9 @@ def test_info_tells_the_work_of_a_keras_file(exports, tmp_path):
     assert work == {part: round(n / 64**2 / 1e3, 3) for part, n in expected.items()}
     assert read_work(tmp_path / "no.keras") is None
     assert work_per_pixel({**exports.model.get_config(), "encoder": {"class_name": "X"}}) is None
+
+
+@pytest.mark.parametrize("format", ["onnx", "openvino", "saved_model"])
+def test_info_tells_the_same_of_an_exported_file(exports, format):
+    found = inspect(exports.path(format))
+    assert found["gmacs_per_mpx"] == inspect(exports.keras)["gmacs_per_mpx"]

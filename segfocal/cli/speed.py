@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -65,7 +64,7 @@ def speed(
 
     Engines, tiles per call and, of OpenVINO, calls side by side are tried in turn, each for a
     few seconds; let the machine do nothing else meanwhile. Nothing is written but a conversion
-    to the cache.
+    to the cache. The memory is that of this process, with what the ways before left behind.
 
     Example: segfocal speed model.keras --tile 512
     """
@@ -84,7 +83,7 @@ def speed(
         click.echo(json.dumps([asdict(one) for one in found], indent=2))
         return
     click.echo(_table(found))
-    click.echo(f"fastest: {_options(found[0], precision)}")
+    click.echo(f"fastest: {_options(found[0], tile, precision)}")
 
 
 def _table(found: list[Speed]) -> str:
@@ -107,11 +106,13 @@ def _table(found: list[Speed]) -> str:
     )
 
 
-def _options(best: Speed, precision: str) -> str:
+def _options(best: Speed, tile: int | tuple[int, ...] | None, precision: str) -> str:
     """Return how `segfocal predict` is asked for the fastest way."""
-    words = [f"segfocal predict --engine {best.option} --batch-size {best.batch_size}"]
+    words = [] if best.lanes is None else [f"SEGFOCAL_LANES={best.lanes}"]
+    words.append(f"segfocal predict --engine {best.option} --batch-size {best.batch_size}")
+    if tile is not None:
+        sides = (tile,) if isinstance(tile, int) else tile
+        words.append(f"--tile {','.join(map(str, sides))}")
     if precision != "float32":
         words.append(f"--precision {precision}")
-    if best.lanes is not None and best.lanes != min(2, os.cpu_count() or 1):
-        words.insert(0, f"SEGFOCAL_LANES={best.lanes}")
     return " ".join(words)

@@ -18,7 +18,12 @@ from segfocal.engine.exported_model import Conversion
 from segfocal.engine.keras_archive import hash_archive
 from segfocal.engine.model_cache import ModelCache, cache_folder, cache_key, installed_version
 from segfocal.engine.onnx_predictor import ONNXPredictor
-from segfocal.engine.openvino_predictor import OpenVINOPredictor, Precision, require_precision
+from segfocal.engine.openvino_predictor import (
+    OpenVINOPredictor,
+    Precision,
+    lanes_asked,
+    require_precision,
+)
 from segfocal.engine.predictors import as_predictor, load_model
 from segfocal.engine.provenance import read_provenance
 from segfocal.engine.scratch import kept_fingerprint
@@ -61,7 +66,8 @@ def in_engine(
             which converts it is waited for.
 
     Raises:
-        ModelError: The engine is not installed or cannot run the model.
+        ModelError: The engine is not installed or cannot run the model, or ``SEGFOCAL_LANES`` is
+            no number.
     """
     if isinstance(model, list | tuple):
         kinds: dict[str, Any] = {"precision": precision, "global_context": global_context}
@@ -89,6 +95,7 @@ def in_engine(
 
 
 def _check(engine: str, precision: str) -> None:
+    lanes_asked()  # or a wrong one would only make "auto" fall back to Keras
     for what, value, choices in (
         ("engine", engine, get_args(Engine)),
         ("precision", precision, get_args(Precision)),

@@ -101,8 +101,9 @@ class Forward:
     def _call(
         self, values: Sequence[NDArray[np.float32]], valid: Sequence[NDArray[np.bool_]]
     ) -> NDArray[np.float32]:
-        # An empty call is to take as much memory as any: runtimes run several tiles side by side.
-        size = self.batch_size if self._pad or not values else len(values)
+        size = self.batch_size if self._pad else len(values)
+        if not values:  # to take as much memory as any call, with all tiles that run side by side
+            size = min(self.batch_size, getattr(self._predictor, "lanes", self.batch_size))
         batch = np.zeros((size, *self._tile, self._num_channels), np.float32)
         usable = np.zeros((size, *self._tile), np.bool_)
         for place, (one, its) in enumerate(zip(values, valid, strict=True)):

@@ -31,15 +31,22 @@ from segfocal.engine.exported_model import (
 from segfocal.engine.openvino_graph import with_planar_softmax
 from segfocal.errors import ModelError
 
-__all__ = ["OpenVINOPredictor", "Precision", "load_openvino", "require_precision"]
+__all__ = [
+    "OpenVINOPredictor",
+    "Precision",
+    "lanes_asked",
+    "load_openvino",
+    "require_precision",
+    "usable_cores",
+]
 
 Precision = Literal["float32", "bfloat16"]
 
 # Left to itself, OpenVINO would choose bfloat16 on processors that have it: 7e-3 off.
 _HINTS: dict[Precision, str] = {"float32": "f32", "bfloat16": "bf16"}
 
-LANES = 2
-"""Calls side by side, where nothing else is asked for and there are as many cores."""
+LANES, MOST_LANES = 2, 256
+"""Calls side by side, where nothing else is asked for and there are as many cores; and at most."""
 
 
 def load_openvino() -> Any:
@@ -86,6 +93,7 @@ class OpenVINOPredictor:
         batch_matters: The batch makes no difference to the result.
         precision: What it computes in: ``"float32"``, ``"bfloat16"``, or ``"int8"`` where its
             layers are quantized.
+        work: Multiply-accumulate operations per pixel by part, where the file says them.
         lanes: Calls that run side by side, each on its share of the cores, as of the next
             :meth:`prepare`; more take more memory. The result is the same.
 
@@ -110,6 +118,7 @@ class OpenVINOPredictor:
         self.ndim: int = facts.card.ndim
         self.output_stride: int = facts.output_stride or 1
         self.global_context: str | None = facts.global_context
+        self.work = facts.work
         self._model_hash, self._conversion = facts.model_hash, conversion
         self._files = [path]
         if facts.format == "openvino":
@@ -122,7 +131,7 @@ class OpenVINOPredictor:
             outputs = {name for port in self._model.outputs for name in port.names}
         check_signature(path, inputs, outputs)
         require_precision(precision)
-        self.lanes = _lanes_asked()
+        self.lanes = lanes_asked()
         self._hint = _HINTS[precision]
         self.precision = facts.precision if precision == "float32" else precision
         self._tile: tuple[int, ...] | None = None
@@ -188,12 +197,26 @@ class OpenVINOPredictor:
         self._tile = tile
 
 
-def _lanes_asked() -> int:
+def usable_cores() -> int:
+    """Return how many cores this process may run on, which in a container are fewer than all."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def lanes_asked() -> int:
+    """Return how many calls are to run side by side: ``SEGFOCAL_LANES``, else two.
+
+    Raises:
+        ModelError: It is no number, or none that makes sense.
+    """
     asked = os.environ.get("SEGFOCAL_LANES")
     if not asked:
-        return min(LANES, os.cpu_count() or 1)
-    if not asked.isdecimal() or not int(asked):
-        raise ModelError(f"SEGFOCAL_LANES is {asked!r}; expected a number of calls from 1")
+        return min(LANES, usable_cores())
+    if not asked.isdecimal() or not 1 <= int(asked) <= MOST_LANES:
+        raise ModelError(
+            f"SEGFOCAL_LANES is {asked!r}; expected a number of calls from 1 to {MOST_LANES}"
+        )
     return int(asked)
 
 

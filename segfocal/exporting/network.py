@@ -1,4 +1,4 @@
-"""The network that is exported, and its signature."""
+"""The network that is exported, its signature, and what its file says of it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from typing import Any
 
 import keras
 
+from segfocal.card_files import ModelFacts, ModelFormat
 from segfocal.engine.exported_model import PROBABILITIES
 from segfocal.engine.keras_predictor import with_probabilities
 from segfocal.models import FocalUNet
+from segfocal.work import work_per_pixel
 
-__all__ = ["exported_network", "signature"]
+__all__ = ["exported_network", "facts_of", "signature"]
 
 
 def exported_network(model: FocalUNet) -> keras.Model:
@@ -29,3 +31,16 @@ def signature(model: FocalUNet) -> list[dict[str, Any]]:
             "valid": keras.InputSpec(shape=(None, *space), dtype="bool", name="valid"),
         }
     ]
+
+
+def facts_of(model: FocalUNet, format: ModelFormat, model_hash: str) -> ModelFacts:
+    """Return what an exported file says of a model."""
+    return ModelFacts(
+        format,
+        model.card,
+        model.output_stride,
+        PROBABILITIES,
+        model_hash,
+        global_context=model.global_context,
+        work=work_per_pixel(model.get_config()),
+    )

@@ -7,13 +7,12 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from segfocal.card_files import CONTENT_HASH, PREFIX, ModelFacts
-from segfocal.engine.exported_model import PROBABILITIES
+from segfocal.card_files import CONTENT_HASH, PREFIX
 from segfocal.engine.onnx_predictor import ONNXPredictor
 from segfocal.engine.openvino_predictor import OpenVINOPredictor
 from segfocal.engine.predictors import load_exported
 from segfocal.exporting.float32_model import converting
-from segfocal.exporting.network import exported_network, signature
+from segfocal.exporting.network import exported_network, facts_of, signature
 from segfocal.io.pending import writing
 from segfocal.models import FocalUNet
 from segfocal.onnx_metadata import hash_onnx
@@ -56,14 +55,7 @@ def _finish(model: FocalUNet, path: Path, model_hash: str) -> None:
             side.dim_param = name
     # Shapes in between are written with the converter's numbered names of the same axes.
     del found.graph.value_info[:]
-    facts = ModelFacts(
-        "onnx",
-        model.card,
-        model.output_stride,
-        PROBABILITIES,
-        model_hash,
-        global_context=model.global_context,
-    )
+    facts = facts_of(model, "onnx", model_hash)
     onnx.helper.set_model_props(
         found, {f"{PREFIX}{key}": value for key, value in facts.texts().items()}
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from segfocal.card_files import ModelFacts
-from segfocal.engine.exported_model import PROBABILITIES
 from segfocal.engine.openvino_predictor import OpenVINOPredictor, load_openvino
 from segfocal.exporting.float32_model import converting
 from segfocal.exporting.ir import write_ir
+from segfocal.exporting.network import facts_of
 from segfocal.exporting.saved_model import write_saved_model
 from segfocal.io.pending import PendingOutput, writing
 from segfocal.models import FocalUNet
@@ -24,13 +23,6 @@ def write_openvino(model: FocalUNet, pending: PendingOutput, model_hash: str) ->
     write_saved_model(model, saved, model_hash)
     openvino = load_openvino()
     with writing(pending.destination), converting("OpenVINO"):
-        facts = ModelFacts(
-            "openvino",
-            model.card,
-            model.output_stride,
-            PROBABILITIES,
-            model_hash,
-            global_context=model.global_context,
-        )
+        facts = facts_of(model, "openvino", model_hash)
         write_ir(openvino.Core().read_model(saved), facts, pending)
     return OpenVINOPredictor(pending.main)

@@ -9,10 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from segfocal.card_files import SAVED_MODEL_FACTS, ModelFacts, read_facts
+from segfocal.card_files import SAVED_MODEL_FACTS, read_facts
 from segfocal.engine.exported_model import PROBABILITIES
 from segfocal.exporting.float32_model import converting
-from segfocal.exporting.network import exported_network, signature
+from segfocal.exporting.network import exported_network, facts_of, signature
 from segfocal.io.pending import writing
 from segfocal.models import FocalUNet
 
@@ -46,14 +46,7 @@ def write_saved_model(model: FocalUNet, folder: Path, model_hash: str) -> SavedM
             verbose=False,
             input_signature=signature(model),
         )
-        facts = ModelFacts(
-            "saved_model",
-            model.card,
-            model.output_stride,
-            PROBABILITIES,
-            model_hash,
-            global_context=model.global_context,
-        )
+        facts = facts_of(model, "saved_model", model_hash)
         place = folder / SAVED_MODEL_FACTS
         place.parent.mkdir(exist_ok=True)
         place.write_text(json.dumps(facts.texts(), indent=2, ensure_ascii=False), "utf-8")

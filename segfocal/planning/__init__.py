@@ -29,7 +29,7 @@ from segfocal.planning.resolution import plan_resolution
 from segfocal.planning.scale import pixels_at
 from segfocal.planning.sizes import memory_doubt, plan_batch, plan_patch
 from segfocal.presets import PRESETS
-from segfocal.types import window_shape
+from segfocal.types import full_window, window_shape
 from segfocal.version import __version__
 
 __all__ = ["make_plan"]
@@ -83,6 +83,7 @@ def make_plan(
         doubts: list[str | None] = list(doubts_of(spec, readers, found))
         target = resolution if resample else None
         shapes = np.array([_sides(reader, target) for reader in readers], np.float64)
+        scans = np.array([_sides(reader, target, whole=True) for reader in readers], np.float64)
         normalizations, why = plan_normalization(spec, found.fingerprint)
         reasons.update(why)
         channels = found.channels
@@ -100,7 +101,7 @@ def make_plan(
             for channel in channels
         )
     if preset is None:
-        preset, reasons["preset"] = plan_preset(shapes, place)
+        preset, reasons["preset"] = plan_preset(scans, place)
     else:
         reasons["preset"] = "asked for"
     network = PRESETS[preset]
@@ -120,7 +121,7 @@ def make_plan(
         reasons["steps"] = "asked for"
     chances, other, why = plan_sampling(spec, found.fingerprint)
     reasons.update(why)
-    tile, reasons["card.tile"] = plan_tile(shapes, patch, network.output_stride)
+    tile, reasons["card.tile"] = plan_tile(scans, patch, network.output_stride)
     settings, mirror_axes = augmentation_of(augmentation, patch, resolution)
     reasons["augmentation"] = {
         "default": "as nnU-Net: elastic deformation is switched off; set its probability to try it",
@@ -169,12 +170,15 @@ def make_plan(
     )
 
 
-def _sides(reader: RegionReader, resolution: tuple[float, ...] | None) -> tuple[int, ...]:
-    """Return the sides of a region in pixels, at the resolution where there is one."""
-    own = window_shape(reader.window)
+def _sides(
+    reader: RegionReader, resolution: tuple[float, ...] | None, *, whole: bool = False
+) -> tuple[int, ...]:
+    """Return the sides of a region, or of its whole scan, in pixels at the resolution, if any."""
+    window = full_window(reader.shape) if whole else reader.window
+    own = window_shape(window)
     if resolution is None or reader.resolution is None:
         return own
-    sides = pixels_at(reader.window, reader.shape, reader.resolution, resolution)
+    sides = pixels_at(window, reader.shape, reader.resolution, resolution)
     if not all(sides):
         raise SpecError(
             f"spec {reader.spec.name!r}: case {reader.case.id!r}: a region of "

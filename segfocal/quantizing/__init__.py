@@ -137,6 +137,7 @@ def quantize(
             plain.hash,
             global_context=plain.global_context,
             precision="int8",
+            work=plain.work,
         )
         with writing(out):
             write_ir(network, facts, pending)

@@ -340,12 +340,25 @@ def test_calls_side_by_side_make_no_difference_to_the_bits(exports, monkeypatch,
     expected = OpenVINOPredictor(path)(values, valid)
     monkeypatch.setenv("SEGFOCAL_LANES", str(lanes))
     model = OpenVINOPredictor(path)
-    assert model.lanes == lanes
+    compiled = []
+    core = model._core
+
+    class Core:
+        def compile_model(self, network, device, options):
+            compiled.append(options["NUM_STREAMS"])
+            return core.compile_model(network, device, options)
+
+    model._core = Core()
     assert np.array_equal(model(values, valid), expected)
+    assert compiled == [lanes] == [len(model._requests)]
 
 
-@pytest.mark.parametrize("asked", ["0", "two", "-1", "1.5"])
+@pytest.mark.parametrize("asked", ["0", "two", "-1", "1.5", "257"])
 def test_a_number_of_calls_that_is_none_is_refused(exports, monkeypatch, asked):
     monkeypatch.setenv("SEGFOCAL_LANES", asked)
     with pytest.raises(ModelError, match=f"SEGFOCAL_LANES is '{asked}'; expected a number"):
         OpenVINOPredictor(exports.path("openvino"))
+    _ = exports.model
+    # And not taken for a reason to go on in Keras.
+    with pytest.raises(ModelError, match="SEGFOCAL_LANES"):
+        in_engine(exports.keras, "auto")

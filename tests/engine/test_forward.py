@@ -25,6 +25,13 @@ def test_an_empty_call_takes_the_memory_of_a_full_batch(tile_by_tile):
     assert predictor.shapes == [(4, 8, 4, 2)]
 
 
+def test_an_empty_call_is_no_larger_than_what_runs_side_by_side():
+    predictor = Seen(True)
+    predictor.lanes = 2
+    Forward(predictor, (8, 4), 2, 64).num_classes()
+    assert predictor.shapes == [(2, 8, 4, 2)]
+
+
 @pytest.mark.parametrize(("tile_by_tile", "size"), [(True, 1), (False, 4)])
 def test_the_last_batch_is_padded_unless_tiles_run_one_by_one(tile_by_tile, size):
     predictor = Seen(tile_by_tile)
