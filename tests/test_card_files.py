@@ -120,6 +120,9 @@ def test_facts_are_written_under_the_keys_they_are_read_from():
     assert (
         ModelFacts("openvino", card, 32, "probabilities", "a", "b").texts()["weights_hash"] == "b"
     )
+    assert json.loads(ModelFacts("onnx", card, 32, work={"encoder": 1.5}).texts()["work"]) == {
+        "encoder": 1.5
+    }
 
 
 def test_metadata_of_a_real_file_are_those_that_onnx_reads(exports):
@@ -127,8 +130,9 @@ def test_metadata_of_a_real_file_are_those_that_onnx_reads(exports):
     path = exports.path("onnx")
     expected = {entry.key: entry.value for entry in onnx.load(path).metadata_props}
     assert read_onnx_metadata(path) == expected
-    assert len(expected) == 6
+    assert len(expected) == 7
     assert expected["segfocal.global_context"] == "tile"
+    assert json.loads(expected["segfocal.work"]).keys() == {"encoder", "decoder"}
 
 
 def test_a_file_that_is_cut_short_anywhere_is_refused(files, tmp_path):
@@ -152,6 +156,11 @@ def test_a_file_that_is_cut_short_anywhere_is_refused(files, tmp_path):
         ("x.onnx", "some text", r"damaged or no ONNX model"),
         ("x.onnx", "\xff" * 40, r"damaged or no ONNX model"),
         ("x.xml", XML.replace('"32"', '"thirty"'), r"facts beside its card are damaged"),
+        (
+            "x.xml",
+            XML.replace("<output value", '<work value="[1]" />\n<output value'),
+            r"facts beside its card are damaged",
+        ),
         ("x.xml", XML.replace('<output_stride value="32" />', ""), r"damaged \('output_stride'\)"),
         ("x.xml", XML.replace('"32"', '"0"'), r"damaged \(output_stride 0\)"),
         ("x.xml", XML.replace("{&quot;format&quot;", "{format"), r"facts beside its card are dam"),
