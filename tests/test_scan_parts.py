@@ -135,7 +135,7 @@ def test_parts_of_a_volume_and_of_a_region_and_more_layers(
     sf.assemble(tmp_path / "parts.nii.gz", model=Neighbours(3))
     assert digest(tmp_path / "parts.nii.gz") == digest(tmp_path / "whole.nii.gz")
 
-    options = {"area": (200, -1300, 900, -350), "probabilities": "uint8", "max_memory": "4GB"}
+    options = {"area": (200, -1300, 900, -350), "probabilities": "uint8", "max_memory": "64GB"}
     sf.predict(Neighbours(), scene, tmp_path / "whole.tif", **options)
     for number in (1, 2, 3):
         sf.predict_part(Neighbours(), scene, tmp_path / "parts.tif", f"{number}/3", **options)
@@ -223,7 +223,7 @@ def test_a_part_of_something_else_is_refused_before_it_is_computed(scene, tmp_pa
         with pytest.raises(OutputError, match="part 1-of-2 is there and differs in the processor;"):
             sf.predict_part(Neighbours(), scene, output, "2/2")
     assert sorted((tmp_path / ".labels.tif.scratch").iterdir()) == before
-    sf.predict_part(Neighbours(), scene, output, "2/2", max_memory="4GB")  # makes no difference
+    sf.predict_part(Neighbours(), scene, output, "2/2", max_memory="64GB")  # makes no difference
     sf.assemble(output, model=Neighbours())
 
 

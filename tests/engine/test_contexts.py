@@ -245,7 +245,7 @@ def test_what_cannot_be_changed_is_refused(model, array):
     with pytest.raises(ModelError, match='global_context="frozen", --global-context frozen'):
         sf.predict_array(model, array, exact_context=True)
     with sf.MemoryScan(array) as scan, pytest.raises(ModelError, match="leave one of the two out"):
-        sf.stream(model, scan, global_context="frozen", exact_context=True, max_memory="4GB")
+        sf.stream(model, scan, global_context="frozen", exact_context=True, max_memory="64GB")
 
 
 def test_measuring_block_by_block_brings_no_advice_on_retracing(model, array, caplog):

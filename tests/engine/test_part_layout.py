@@ -98,7 +98,7 @@ def test_parts_in_columns_give_the_bytes_of_an_undivided_run(
         sf.predict_part(
             Neighbours(), source, output, f"{number}/{count}", probabilities="uint8",
             # Memory for narrow strips in one, for wide ones in another.
-            max_memory="4GB" if number % 2 else None, batch_size=1 + number % 3,
+            max_memory="64GB" if number % 2 else None, batch_size=1 + number % 3,
         )  # fmt: skip
     done = sf.assemble(output, model=Neighbours())
     assert done.sha256 == whole.sha256 == digest(output)
