@@ -124,7 +124,8 @@ def measure_speed(
             why = error
             if tell is not None:
                 text = "more do not fit into memory" if is_out_of_memory(error) else str(error)
-                tell(f"{option} is left out: {text}" if not found else f"{option}: {text}")
+                has_run = any(one.option == option for one in found)
+                tell(f"{option}: {text}" if has_run else f"{option} is left out: {text}")
     if not found and why is not None:
         raise why
     return sorted(found, key=lambda speed: speed.seconds)
@@ -142,10 +143,12 @@ def _predictor(model: Any, option: Engine, precision: Precision, tell: Tell | No
 def _as_it_was(predictor: Any, shape: tuple[int, ...]) -> Iterator[None]:
     """Leave the lanes of a predictor, which may be the caller's, as they are."""
     lanes = getattr(predictor, "lanes", None)
-    yield
-    if lanes is not None and predictor.lanes != lanes:
-        predictor.lanes = lanes
-        predictor.prepare(shape)
+    try:
+        yield
+    finally:
+        if lanes is not None and predictor.lanes != lanes:
+            predictor.lanes = lanes
+            predictor.prepare(shape)
 
 
 def _measured(
